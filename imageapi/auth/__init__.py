@@ -1,0 +1,1 @@
+"""Who may: tokens, the policy table, the decision."""

@@ -1,0 +1,1 @@
+"""HTTP only: each view asks `auth` who may and `catalog` to do it."""

@@ -1,0 +1,1 @@
+"""Pixels: what a file is, and its renditions."""

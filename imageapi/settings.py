@@ -1,0 +1,303 @@
+"""Every setting, declared once: its type, its default and a line of documentation.
+
+`load()` reads the environment, collects all faults and raises them together. The README's table is
+made from these declarations (`python -m imageapi.settings`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import re
+import zoneinfo
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import environs
+from marshmallow import ValidationError, validate
+
+PREFIX = "IMAGEAPI_"
+MIN_SECRET_BYTES = 32
+_KNOWN_SECRETS = (
+    "your-256-bit-secret",
+    "your-super-secret-key",
+    "a-string-secret-at-least-256-bits-long",
+    "192b9bdd22ab9ed4d12e236c78afcb9a393ec15f71bbf5dc987d54727823bcbf",
+    "django-insecure",
+    "changeme",
+    "change-me",
+    "secret-key",
+    "secretkey",
+    "0123456789abcdef",
+    "abcdefghijklmnopqrstuvwxyz",
+    "correct horse battery staple",
+    "this-is-a-secret",
+)
+
+T = TypeVar("T")
+
+
+class SettingsError(Exception):
+    """The configuration is refused; `faults` holds one sentence each, without any secret."""
+
+    def __init__(self, faults: Iterable[str]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("\n".join(self.faults))
+
+
+def setting(
+    doc: str,
+    *,
+    kind: str = "str",
+    default: Any = None,
+    shown: str | None = None,
+    check: Callable[[Any], Any] | None = None,
+    secret: bool = False,
+    required: bool = False,
+    **options: Any,
+) -> Any:
+    """Declare one setting as a dataclass field.
+
+    Args:
+        doc: the line of documentation in the README's table.
+        kind: the environs parser: `str`, `int`, `bool`, `list`, …
+        default: the value when the variable is absent (already parsed).
+        shown: the default as the table shows it, where its repr would not do.
+        check: turns the parsed value into the setting's value, or raises `ValidationError`.
+        secret: never part of a repr.
+        required: absent is a fault.
+        options: further arguments of the parser.
+    """
+    metadata = {
+        "doc": doc,
+        "kind": kind,
+        "shown": shown,
+        "check": check,
+        "required": required,
+        "options": options,
+    }
+    return dataclasses.field(default=default, repr=not secret, metadata=metadata)
+
+
+def _secrets(keys: list[str]) -> tuple[str, ...]:
+    if not keys:
+        raise ValidationError("must hold at least one key.")
+    for number, key in enumerate(keys, start=1):
+        _check_secret(key, f"key {number}")
+    return tuple(keys)
+
+
+def _check_secret(key: str, name: str) -> None:
+    if len(key.encode()) < MIN_SECRET_BYTES:
+        raise ValidationError(f"{name} is shorter than {MIN_SECRET_BYTES} bytes.")
+    if any(known in key.lower() for known in _KNOWN_SECRETS):
+        raise ValidationError(f"{name} is a well-known secret.")
+    if len(set(key)) < 10:
+        raise ValidationError(f"{name} is too easy to guess: fewer than 10 different characters.")
+
+
+def _timezone(name: str) -> zoneinfo.ZoneInfo:
+    try:
+        return zoneinfo.ZoneInfo(name)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValidationError("is not a time zone name such as Europe/Paris.") from error
+
+
+def _public_url(url: str) -> str:
+    if url and not re.fullmatch(r"https?://[^/?#\s]+(/[^?#\s]*)?", url):
+        raise ValidationError("must be an http(s) URL without query, such as https://img.example.org")
+    return url.rstrip("/")
+
+
+def _storages(pairs: list[str]) -> dict[str, str]:
+    storages = {}
+    for pair in pairs:
+        name, separator, plugin = pair.partition("=")
+        if not separator or not plugin or not re.fullmatch("[a-z0-9]+", name):
+            raise ValidationError("must be name=plugin pairs; a name is of a-z and 0-9.")
+        storages[name] = plugin
+    return storages
+
+
+def _box(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,3})", text)
+    if not match:
+        raise ValidationError("must be WIDTHxHEIGHT in pixels, each 1 to 9999.")
+    return int(match[1]), int(match[2])
+
+
+_IN_TREE = {"local": "local"}
+_POSITIVE = validate.Range(min=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The configuration of one process, read once at start."""
+
+    secret_keys: tuple[str, ...] = setting(
+        "Keys that sign and verify tokens, comma-separated, newest first; older ones still verify. "
+        f"Each at least {MIN_SECRET_BYTES} bytes.",
+        kind="list",
+        default=(),
+        check=_secrets,
+        secret=True,
+        required=True,
+    )
+    instance: Path = setting(
+        "Folder for what a run leaves behind: the SQLite database, the local storage.",
+        kind="path",
+        default=Path("instance"),
+    )
+    database_url: str = setting(
+        "Where the rows are, as an SQLAlchemy URL.",
+        default="",
+        shown="SQLite in `IMAGEAPI_INSTANCE`",
+        secret=True,
+    )
+    storage: str = setting("The storage of new albums.", default="local")
+    storages: Mapping[str, str] = setting(
+        "The storages at hand, as `name=plugin`, comma-separated.",
+        kind="list",
+        default=_IN_TREE,
+        shown="those in the tree, under their own names",
+        check=_storages,
+    )
+    public_url: str = setting(
+        "The URL that clients reach this service under; makes thumbnail URLs absolute.",
+        default="",
+        shown="none: URLs are relative",
+        check=_public_url,
+    )
+    url_window: int = setting(
+        "Seconds in which a rendition URL stays the same; it is valid for one to two of them.",
+        kind="int",
+        default=3600,
+        validate=validate.Range(min=1, max=86400),
+    )
+    timezone: zoneinfo.ZoneInfo = setting(
+        "The time zone that `created_at` is written in.",
+        default=zoneinfo.ZoneInfo("UTC"),
+        shown="UTC",
+        check=_timezone,
+    )
+    geoip_database: Path | None = setting(
+        "A MaxMind database file (.mmdb) of cities; without it `gps_ip` is always null.",
+        kind="path",
+        shown="none",
+    )
+    trusted_proxies: int = setting(
+        "How many proxies stand in front and append to `X-Forwarded-For`.",
+        kind="int",
+        default=0,
+        validate=validate.Range(min=0, max=10),
+    )
+    max_upload_bytes: int = setting(
+        "The largest picture taken in, in bytes.",
+        kind="int",
+        default=64 * 1024 * 1024,
+        validate=_POSITIVE,
+    )
+    max_pixels: int = setting(
+        "The largest picture taken in, in pixels (width × height × frames).",
+        kind="int",
+        default=100_000_000,
+        validate=_POSITIVE,
+    )
+    full: tuple[int, int] = setting(
+        "The box that the rendition `full` fits into.",
+        default=(1920, 1920),
+        shown="1920x1920",
+        check=_box,
+    )
+    large: tuple[int, int] = setting(
+        "The box that the rendition `large` fills.",
+        default=(200, 200),
+        shown="200x200",
+        check=_box,
+    )
+    mini: tuple[int, int] = setting(
+        "The box that the rendition `mini` fills.",
+        default=(100, 100),
+        shown="100x100",
+        check=_box,
+    )
+    token_max_age: int = setting(
+        "How far ahead a token's `exp` may lie, in seconds.",
+        kind="int",
+        default=30 * 24 * 3600,
+        validate=validate.Range(min=4 * 3600),
+    )
+    log_level: str = setting(
+        "The least level that is logged.",
+        default="INFO",
+        validate=validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR"]),
+    )
+
+    @property
+    def database(self) -> str:
+        """The SQLAlchemy URL in use."""
+        return self.database_url or f"sqlite:///{self.instance.resolve() / 'imageapi.sqlite3'}"
+
+
+def variable(field: dataclasses.Field[Any], prefix: str = PREFIX) -> str:
+    """The name of the environment variable that sets a field."""
+    return prefix + field.name.upper()
+
+
+def read(cls: type[T], prefix: str = PREFIX) -> tuple[T | None, list[str]]:
+    """Read one dataclass of settings from the environment.
+
+    Returns: the instance, or None beside all its faults, one sentence each.
+    """
+    values: dict[str, Any] = {}
+    faults: list[str] = []
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+        name = variable(field, prefix)
+        if not os.environ.get(name):
+            if field.metadata["required"]:
+                faults.append(f"{name} is required: {field.metadata['doc']}")
+            continue
+        try:
+            values[field.name] = _parse(field, name)
+        except (environs.EnvError, ValidationError) as error:
+            faults.append(_sentence(name, error))
+    return (None if faults else cls(**values)), faults
+
+
+def _parse(field: dataclasses.Field[Any], name: str) -> Any:
+    value = getattr(environs.env, field.metadata["kind"])(name, **field.metadata["options"])
+    check = field.metadata["check"]
+    return check(value) if check else value
+
+
+def _sentence(name: str, error: Exception) -> str:
+    messages = error.messages if isinstance(error, ValidationError) else [str(error)]
+    text = " ".join(str(message) for message in messages)
+    return f"{name} {text}" if not text.startswith(name) else text
+
+
+def unknown(known: Iterable[str]) -> list[str]:
+    """One sentence for each `IMAGEAPI_*` variable that no setting declares."""
+    names = set(known)
+    sentences = []
+    for name in sorted(set(os.environ) - names):
+        if name.startswith(PREFIX):
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            sentences.append(f"{name} is not a setting.{hint}")
+    return sentences
+
+
+def load() -> Settings:
+    """Read the settings of the application.
+
+    Raises:
+        SettingsError: with every fault at once.
+    """
+    settings, faults = read(Settings)
+    if settings is None:
+        raise SettingsError(faults)
+    return settings

@@ -1,0 +1,1 @@
+"""Bytes: the storages and the interface that a plugin writes."""

@@ -1,0 +1,221 @@
+"""What a storage plugin writes, and the values that pass between a storage and its caller.
+
+A plugin subclasses `Backend`, declares its `Options` and is named in the entry-point group
+`imageapi.storage`. Callers never hold a `Backend`: they hold a `Storage` (`storages.py`), which adds
+every check that all backends share. `conformance.py` is the suite that a backend must pass.
+
+Keys: an original is `ab/<uuid4>`, a rendition `ab/<uuid4>.<revision>.<name>.<jpg|png>`, where `ab`
+are the first two characters of the UUID. A key is never reused and never rewritten with other bytes
+(a rendition may be kept again after a rebuild). Keys reach a backend checked.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, TypedDict
+
+from imageapi.geometry import Edit, Rendition, Size
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A file that was taken in and is not stored yet.
+
+    Attributes:
+        path: where it lies, in the backend's `staging` folder.
+        length: bytes.
+        md5, sha256: hex digests of those bytes.
+        format: by content, in Cloudinary's words (`jpg`, `png`, `gif`, `webp`, …); "" until known.
+        size: of the upright picture, in pixels; 1×1 until known.
+    """
+
+    path: Path
+    length: int
+    md5: str
+    sha256: str
+    format: str = ""
+    size: Size = Size(1, 1)
+
+
+class Infos(TypedDict):
+    """The `infos` block of an image, in contract order (contract/retrieve-an-image.md).
+
+    `created_at` is UTC with seconds and `Z`; `etag` the MD5 of the stored bytes in hex.
+    """
+
+    bytes: int
+    created_at: str
+    etag: str
+    format: str
+    height: int
+    resource_type: str
+    tags: list[str]
+    type: str
+    width: int
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a backend vouches for about one key, without reading the bytes.
+
+    Attributes:
+        key: as it was put.
+        bytes: length.
+        etag: MD5 in hex where the backend knows it, else "".
+        created: when it was stored, seconds since 1970, UTC.
+    """
+
+    key: str
+    bytes: int
+    etag: str
+    created: float
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What a backend must know of an image to give its rendition URLs; no I/O is needed.
+
+    Attributes:
+        key: of the stored original.
+        image_id: the image's own UUID; duplicates share `key` but not this.
+        revision: of the edit; part of every URL.
+        size: of the upright original, in pixels.
+        edit: crop and rotation of this revision.
+        extension: of the renditions that we rendered, `jpg` or `png`.
+    """
+
+    key: str
+    image_id: str
+    revision: int
+    size: Size
+    edit: Edit
+    extension: str
+
+
+def rendition_key(image_id: str, revision: int, name: str, extension: str) -> str:
+    """The key that a rendition of one revision of one image is kept under."""
+    return f"{image_id[:2]}/{image_id}.{revision}.{name}.{extension}"
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the application lends to every backend.
+
+    Attributes:
+        name: the storage's own name, `[a-z0-9]+`.
+        instance: a folder that a backend may keep local files in, each under its own name.
+        secret_keys: to sign URLs that the application itself serves, newest first.
+        public_url: prefix of absolute URLs, "" for relative ones.
+        url_window: W, in seconds; a URL made at `now` ends at (⌊now/W⌋ + 2)·W.
+        timeout: seconds that one remote call may take.
+    """
+
+    name: str
+    instance: Path
+    secret_keys: tuple[str, ...]
+    public_url: str = ""
+    url_window: int = 3600
+    timeout: float = 5.0
+
+
+class Backend(abc.ABC):
+    """One kind of storage. Methods may be called from many threads, and after a fork.
+
+    Every method raises `StorageError`s (`imageapi.errors`) and nothing else for what its storage
+    may do to it: StorageNotFound, StorageDenied, StorageFull, StorageUnavailable (no answer within
+    `context.timeout`), StorageCorrupt. A backend must not retry: `Storage` does.
+    """
+
+    Options: ClassVar[type[Any]]
+    """A frozen dataclass of `imageapi.settings.setting()` fields: `IMAGEAPI_STORAGE_<NAME>_…`."""
+
+    renders: ClassVar[bool] = False
+    """True: the storage itself renders any edit by URL, and `keep` is never called."""
+
+    def __init__(self, options: Any, context: Context) -> None:
+        """Keep the options; must not do I/O, must not import a vendor's SDK."""
+        self.options = options
+        self.context = context
+
+    @property
+    @abc.abstractmethod
+    def staging(self) -> Path:
+        """A local folder for files on their way in; made if absent."""
+
+    @abc.abstractmethod
+    def put(self, key: str, staged: Staged, tags: Sequence[str]) -> Infos:
+        """Make the staged bytes durable under `key`; return once they would survive a power cut.
+
+        The caller commits the row next. A key is used once; a second put of one is the caller's
+        fault. The staged file may be moved away or left: the caller discards what is left.
+
+        Args:
+            key: `ab/<uuid4>`.
+            staged: what was taken in, with format and size known.
+            tags: for `infos`; the album's id.
+        Returns: the `infos` block.
+        Raises:
+            StorageCorrupt: what arrived is not what was staged; nothing is left under `key`.
+            StorageDenied, StorageFull, StorageUnavailable: nothing is left under `key`.
+        """
+
+    @abc.abstractmethod
+    def keep(self, key: str, data: bytes, content_type: str) -> None:
+        """Keep a rendition; it replaces one of the same key, and readers see the old or the new.
+
+        Renditions can be made again, so the backend may trade durability for speed, but must
+        never serve a torn one. Raises as `put`.
+        """
+
+    @abc.abstractmethod
+    def open(self, key: str, start: int = 0, length: int | None = None) -> Iterator[bytes]:
+        """The bytes from `start`, `length` of them (None: to the end), in pieces ≤ 1 MiB.
+
+        Errors are raised before the first piece where they are known by then. Closing the iterator
+        early frees what it holds.
+
+        Raises:
+            StorageNotFound: nothing under `key`.
+            StorageCorrupt: fewer bytes came than were asked for.
+        """
+
+    @abc.abstractmethod
+    def stat(self, key: str) -> Stored:
+        """What is stored under `key`.
+
+        Raises:
+            StorageNotFound: nothing under `key`.
+        """
+
+    @abc.abstractmethod
+    def delete(self, key: str) -> None:
+        """Remove exactly this key. Absent already: no error. Never by prefix or pattern."""
+
+    @abc.abstractmethod
+    def list(self, prefix: str = "", after: str = "") -> Iterator[Stored]:
+        """All keys that begin with `prefix` and sort after `after`, in order of key (code points).
+
+        Must stream: a million keys may be there. Staged files are never listed.
+        """
+
+    @abc.abstractmethod
+    def rendition_url(self, picture: Picture, rendition: Rendition, window: int) -> str:
+        """The URL of one rendition, made without I/O.
+
+        Args:
+            picture: the image, with the revision that the URL must carry.
+            rendition: which size.
+            window: ⌊now/W⌋. The URL is a function of the arguments alone: identical on every
+                worker, valid until (window + 2)·W.
+        """
+
+    @abc.abstractmethod
+    def check(self) -> None:
+        """See whether the storage is usable: reachable, writable, configured.
+
+        Raises:
+            StorageError: its text says what is wrong, in words, for the operator.
+        """
