@@ -12,12 +12,37 @@ are the first two characters of the UUID. A key is never reused and never rewrit
 from __future__ import annotations
 
 import abc
+import re
+import time
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypedDict
 
 from imageapi.geometry import Edit, Rendition, Size
+
+KEY = re.compile(
+    r"(?P<folder>[0-9a-f]{2})/(?P<name>(?P=folder)[0-9a-f]{6}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+    r"(\.(0|[1-9][0-9]{0,9})\.[a-z0-9]{1,32}\.(jpg|png))?)"
+)
+"""The grammar of keys; match with `fullmatch`."""
+
+
+def check_key(key: str) -> None:
+    """Refuse what is not a key.
+
+    Raises:
+        ValueError: the caller's fault; no client names a key without having been given it.
+    """
+    if not KEY.fullmatch(key):
+        raise ValueError(f"{key!r} is not a storage key")
+
+
+def original_key() -> str:
+    """A new key for an original, `ab/<uuid4>`."""
+    name = str(uuid.uuid4())
+    return f"{name[:2]}/{name}"
 
 
 @dataclass(frozen=True)
@@ -30,6 +55,8 @@ class Staged:
         md5, sha256: hex digests of those bytes.
         format: by content, in Cloudinary's words (`jpg`, `png`, `gif`, `webp`, …); "" until known.
         size: of the upright picture, in pixels; 1×1 until known.
+        changed: the file's `st_ctime_ns` when it was hashed: a file that still has it need not be
+            read again to know that its bytes are those of the digests.
     """
 
     path: Path
@@ -38,6 +65,7 @@ class Staged:
     sha256: str
     format: str = ""
     size: Size = Size(1, 1)
+    changed: int = 0
 
 
 class Infos(TypedDict):
@@ -55,6 +83,28 @@ class Infos(TypedDict):
     tags: list[str]
     type: str
     width: int
+
+
+def infos(staged: Staged, tags: Sequence[str], created: float, delivery: str = "private") -> Infos:
+    """The `infos` block of bytes that were stored as they were staged.
+
+    Args:
+        staged: with format and size known.
+        tags: the album's id.
+        created: seconds since 1970.
+        delivery: `type` in the block: private, authenticated or upload.
+    """
+    return Infos(
+        bytes=staged.length,
+        created_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(created)),
+        etag=staged.md5,
+        format=staged.format,
+        height=staged.size.height,
+        resource_type="image",
+        tags=list(tags),
+        type=delivery,
+        width=staged.size.width,
+    )
 
 
 @dataclass(frozen=True)
@@ -126,7 +176,8 @@ class Backend(abc.ABC):
 
     Every method raises `StorageError`s (`imageapi.errors`) and nothing else for what its storage
     may do to it: StorageNotFound, StorageDenied, StorageFull, StorageUnavailable (no answer within
-    `context.timeout`), StorageCorrupt. A backend must not retry: `Storage` does.
+    `context.timeout`), StorageCorrupt; StorageError itself for a failure that another try could
+    hide (a failed fsync). A backend must not retry: `Storage` does, StorageUnavailable alone.
     """
 
     Options: ClassVar[type[Any]]
@@ -174,8 +225,8 @@ class Backend(abc.ABC):
     def open(self, key: str, start: int = 0, length: int | None = None) -> Iterator[bytes]:
         """The bytes from `start`, `length` of them (None: to the end), in pieces ≤ 1 MiB.
 
-        Errors are raised before the first piece where they are known by then. Closing the iterator
-        early frees what it holds.
+        A generator will do: `Storage` asks for the first piece at once. Errors are raised before
+        it where they are known by then. Closing the iterator early frees what it holds.
 
         Raises:
             StorageNotFound: nothing under `key`.

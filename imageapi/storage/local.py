@@ -1,0 +1,274 @@
+"""Originals and renditions as files of a local disk.
+
+Under the root: `staging/` for files on their way in, and 256 folders `00` … `ff` of stored files, so
+that a key is a path. A file is written in `staging`, synced, and only then renamed to its key.
+Every call goes through a folder's descriptor and refuses links: nothing planted below the root makes
+it read, write, list or delete elsewhere. The root itself may be, or lie behind, a link.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import stat
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from imageapi.errors import StorageCorrupt, StorageFull, StorageUnavailable
+from imageapi.geometry import Rendition
+from imageapi.settings import setting
+from imageapi.storage.backend import (
+    KEY,
+    Backend,
+    Context,
+    Infos,
+    Picture,
+    Staged,
+    Stored,
+    check_key,
+    infos,
+    rendition_key,
+)
+from imageapi.storage.disk import disk_errors, opened, write_all
+from imageapi.storage.signing import SignedURLs
+
+_PIECE = 256 * 1024
+_LEAST_FREE = 64 * 1024 * 1024
+_FOLDER = re.compile("[0-9a-f]{2}")
+_STAGING = "staging"
+_READ = os.O_RDONLY | os.O_NONBLOCK  # a planted pipe must not make us wait
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalOptions:
+    """Settings of a local storage."""
+
+    root: Path | None = setting(
+        "The folder of the stored files; made if absent.",
+        kind="path",
+        shown="`storage/<name>` in `IMAGEAPI_INSTANCE`",
+    )
+    group: bool = setting(
+        "Let the group read the files (0640 instead of 0600), as a web server in front needs.",
+        kind="bool",
+        default=False,
+    )
+
+
+class LocalBackend(Backend):
+    """Files on a local disk; their URLs are served by the application."""
+
+    Options = LocalOptions
+
+    def __init__(self, options: LocalOptions, context: Context) -> None:
+        super().__init__(options, context)
+        self._root = (options.root or context.instance / "storage" / context.name).absolute()
+        self._file_mode, self._folder_mode = (0o640, 0o750) if options.group else (0o600, 0o700)
+        self._urls = SignedURLs(context.secret_keys, context.public_url, context.url_window)
+        self._synced: set[str] = set()
+
+    @property
+    def staging(self) -> Path:
+        with self._writable(_STAGING):
+            return self._root / _STAGING
+
+    def put(self, key: str, staged: Staged, tags: Sequence[str]) -> Infos:
+        folder, name = _split(key)
+        with self._writable(_STAGING) as source, self._writable(folder) as target:
+            with _staged(staged, source) as fd:
+                os.fchmod(fd, self._file_mode)
+                os.fsync(fd)
+                created = os.fstat(fd).st_mtime
+            os.rename(staged.path.name, name, src_dir_fd=source, dst_dir_fd=target)
+            try:
+                os.fsync(target)
+            except OSError:
+                os.unlink(name, dir_fd=target)
+                raise
+        return infos(staged, tags, created)
+
+    def keep(self, key: str, data: bytes, content_type: str) -> None:  # noqa: ARG002 - the key says it
+        """Synced before the rename, so never torn; a lost rename costs a rendering, no more."""
+        folder, name = _split(key)
+        with (
+            self._writable(_STAGING) as source,
+            self._writable(folder) as target,
+            _temporary(source) as (fd, temporary),
+        ):
+            os.fchmod(fd, self._file_mode)
+            write_all(fd, data)
+            os.fsync(fd)
+            os.rename(temporary, name, src_dir_fd=source, dst_dir_fd=target)
+
+    def open(self, key: str, start: int = 0, length: int | None = None) -> Iterator[bytes]:
+        folder, name = _split(key)
+        with self._folder(folder) as directory, opened(name, _READ, dir_fd=directory) as fd:
+            size = _regular(os.fstat(fd)).st_size
+            end = size if length is None else start + length
+            if start > size or end > size:
+                raise StorageCorrupt
+            while start < end:
+                piece = os.pread(fd, min(_PIECE, end - start), start)
+                if not piece:
+                    raise StorageCorrupt
+                start += len(piece)
+                yield piece
+
+    def stat(self, key: str) -> Stored:
+        folder, name = _split(key)
+        with self._folder(folder) as directory:
+            status = _regular(os.stat(name, dir_fd=directory, follow_symlinks=False))
+            return Stored(key, status.st_size, "", status.st_mtime)
+
+    def delete(self, key: str) -> None:
+        folder, name = _split(key)
+        with (
+            self._opened_root() as root,
+            contextlib.suppress(FileNotFoundError),
+            opened(folder, os.O_RDONLY | os.O_DIRECTORY, dir_fd=root) as directory,
+        ):
+            os.unlink(name, dir_fd=directory)
+
+    def list(self, prefix: str = "", after: str = "") -> Iterator[Stored]:
+        for folder in self._folders():
+            start = f"{folder}/"
+            if folder >= after[:2] and (start.startswith(prefix) or prefix.startswith(start)):
+                for stored in self._files(folder):
+                    if stored.key > after and stored.key.startswith(prefix):
+                        yield stored
+
+    def rendition_url(self, picture: Picture, rendition: Rendition, window: int) -> str:
+        key = rendition_key(picture.image_id, picture.revision, rendition.name, picture.extension)
+        return self._urls.url(self.context.name, key, window)
+
+    def check(self) -> None:
+        with self._writable(_STAGING) as staging, _temporary(staging) as (fd, _):
+            write_all(fd, b"check")
+            os.fsync(fd)
+            disk = os.fstatvfs(fd)
+        if disk.f_bavail * disk.f_frsize < _LEAST_FREE:
+            raise StorageFull(f"Less than {_LEAST_FREE >> 20} MiB are free on the disk.")
+
+    def _folders(self) -> Sequence[str]:
+        with contextlib.suppress(StorageUnavailable), self._opened_root() as root:
+            with os.scandir(root) as entries:
+                names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+            return sorted(name for name in names if _FOLDER.fullmatch(name))
+        return ()
+
+    def _files(self, folder: str) -> Sequence[Stored]:
+        """The stored files of one folder, read whole: nothing stays open between two of them."""
+        files = []
+        with self._folder(folder) as directory, os.scandir(directory) as entries:
+            for entry in entries:
+                key = f"{folder}/{entry.name}"
+                with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+                    status = entry.stat(follow_symlinks=False)
+                    if KEY.fullmatch(key) and stat.S_ISREG(status.st_mode):
+                        files.append(Stored(key, status.st_size, "", status.st_mtime))
+        return sorted(files, key=lambda stored: stored.key)
+
+    @contextlib.contextmanager
+    def _opened_root(self, *, make: bool = False) -> Iterator[int]:
+        with disk_errors():
+            if make and not self._root.exists():
+                _make_folders(self._root, self._folder_mode)
+            try:
+                root = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except (FileNotFoundError, NotADirectoryError) as error:
+                # not StorageNotFound: a disk that is not mounted has lost nothing
+                raise StorageUnavailable("The folder of the storage does not exist.") from error
+            try:
+                yield root
+            finally:
+                os.close(root)
+
+    @contextlib.contextmanager
+    def _folder(self, name: str) -> Iterator[int]:
+        with (
+            self._opened_root() as root,
+            opened(name, os.O_RDONLY | os.O_DIRECTORY, dir_fd=root) as folder,
+        ):
+            yield folder
+
+    @contextlib.contextmanager
+    def _writable(self, name: str) -> Iterator[int]:
+        with self._opened_root(make=True) as root:
+            made = _make_folder(name, root, self._folder_mode)
+            if made or name not in self._synced:  # another process may have made it just now
+                os.fsync(root)
+                self._synced.add(name)
+            with opened(name, os.O_RDONLY | os.O_DIRECTORY, dir_fd=root) as folder:
+                yield folder
+
+
+def _split(key: str) -> tuple[str, str]:
+    """The only way from a key to a path: a folder of two hex digits and a file in it."""
+    check_key(key)
+    folder, _, name = key.partition("/")
+    return folder, name
+
+
+def _make_folder(name: str, parent: int, mode: int) -> bool:
+    try:
+        os.mkdir(name, mode, dir_fd=parent)
+    except FileExistsError:
+        return False
+    with opened(name, os.O_RDONLY | os.O_DIRECTORY, dir_fd=parent) as folder:
+        os.fchmod(folder, mode)  # whatever the umask took away
+    return True
+
+
+def _make_folders(path: Path, mode: int) -> None:
+    if not path.parent.exists():
+        _make_folders(path.parent, mode)
+    with opened(path.parent.resolve(), os.O_RDONLY | os.O_DIRECTORY) as parent:
+        if _make_folder(path.name, parent, mode):
+            os.fsync(parent)
+
+
+@contextlib.contextmanager
+def _temporary(folder: int) -> Iterator[tuple[int, str]]:
+    name = str(uuid.uuid4())
+    with opened(name, _CREATE, dir_fd=folder) as fd:
+        try:
+            yield fd, name
+        finally:
+            with contextlib.suppress(FileNotFoundError):  # renamed
+                os.unlink(name, dir_fd=folder)
+
+
+@contextlib.contextmanager
+def _staged(staged: Staged, folder: int) -> Iterator[int]:
+    """The staged file, known to hold what was staged."""
+    try:
+        fd = os.open(staged.path.name, _READ | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    except FileNotFoundError as error:
+        raise StorageCorrupt("The staged file is gone.") from error
+    try:
+        status = _regular(os.fstat(fd))
+        unchanged = status.st_ctime_ns == staged.changed
+        if status.st_size != staged.length or not (unchanged or _same_digests(fd, staged)):
+            raise StorageCorrupt("The staged file is not what was staged.")
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _same_digests(fd: int, staged: Staged) -> bool:
+    with open(fd, "rb", closefd=False) as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        file.seek(0)
+        md5 = hashlib.file_digest(file, "md5").hexdigest()
+    return (md5, sha256) == (staged.md5, staged.sha256)
+
+
+def _regular(status: os.stat_result) -> os.stat_result:
+    if not stat.S_ISREG(status.st_mode):
+        raise StorageCorrupt("There is something else than a file under this key.")
+    return status

@@ -1,0 +1,82 @@
+"""Files on their way in: written once, hashed as they come, gone unless a storage took them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import uuid
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from imageapi.errors import PayloadTooLarge, StorageCorrupt
+from imageapi.storage.backend import Staged
+from imageapi.storage.disk import disk_errors, opened, write_all
+
+
+class Staging:
+    """Takes in one file, as a context manager; at the end of the block it is removed if left.
+
+    Args:
+        folder: the backend's staging folder.
+        limit: how many bytes it may have at most; None: any number.
+    """
+
+    def __init__(self, folder: Path, limit: int | None = None) -> None:
+        self._limit = limit
+        self._length = 0
+        self._md5 = hashlib.md5(usedforsecurity=False)
+        self._sha256 = hashlib.sha256()
+        self._path = folder / str(uuid.uuid4())
+        self._stack = contextlib.ExitStack()
+        with disk_errors(), contextlib.ExitStack() as stack:
+            self._folder = stack.enter_context(opened(folder, os.O_RDONLY | os.O_DIRECTORY))
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+            self._fd = stack.enter_context(opened(self._path.name, flags, dir_fd=self._folder))
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with self._stack, contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path.name, dir_fd=self._folder)
+
+    def write(self, chunk: bytes) -> None:
+        """Take in the next bytes; 256 KiB at a time is a good size.
+
+        Raises:
+            PayloadTooLarge: more than the limit.
+            StorageFull: no space.
+        """
+        self._length += len(chunk)
+        if self._limit is not None and self._length > self._limit:
+            raise PayloadTooLarge(f"The file is larger than the limit of {self._limit} bytes.")
+        with disk_errors():
+            write_all(self._fd, chunk)
+        self._md5.update(chunk)
+        self._sha256.update(chunk)
+
+    def finish(self) -> Staged:
+        """No more bytes: what was taken in, with format and size still unknown.
+
+        Raises:
+            StorageCorrupt: the file on disk has another length.
+        """
+        with disk_errors():
+            status = os.fstat(self._fd)
+        if status.st_size != self._length:
+            raise StorageCorrupt
+        return Staged(
+            path=self._path,
+            length=self._length,
+            md5=self._md5.hexdigest(),
+            sha256=self._sha256.hexdigest(),
+            changed=status.st_ctime_ns,
+        )
