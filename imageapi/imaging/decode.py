@@ -1,0 +1,106 @@
+"""Opens a picture with Pillow, under the limits, and decodes its first frame to the end.
+
+The pixels stay as they are stored, not yet upright: turning the small results is cheaper.
+
+Source: design §6.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image, ImageChops, ImageFile
+
+from imageapi.errors import UndecodablePicture
+from imageapi.geometry import Size
+from imageapi.imaging.limits import Limits
+
+_PILLOW = {"jpg": "JPEG", "png": "PNG", "gif": "GIF", "webp": "WEBP"}
+
+
+@contextmanager
+def decoding(limits: Limits) -> Iterator[None]:
+    """Turn everything that Pillow raises for a bad picture into `UndecodablePicture`."""
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    Image.MAX_IMAGE_PIXELS = limits.max_pixels
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            yield
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            raise UndecodablePicture(
+                f"The picture is too large; the limit is {limits.max_pixels} pixels."
+            ) from error
+        except MemoryError as error:
+            raise UndecodablePicture("The picture takes too much memory to decode.") from error
+        except (OSError, SyntaxError, ValueError, TypeError, ArithmeticError, LookupError) as error:
+            raise UndecodablePicture("The picture is broken or cut short.") from error
+
+
+def decode(path: Path, kind: str, stored: Size, scale: float) -> Image.Image:
+    """Decode the first frame.
+
+    Args:
+        path: the file.
+        kind: its format, as `Probe.format`.
+        stored: the size that its header tells.
+        scale: of the result that needs most pixels; a JPEG is decoded at the smallest of 1/1, 1/2,
+            1/4, 1/8 that still has as many.
+
+    Returns: 8 bits a channel in the mode L, LA, RGB, RGBA, CMYK or LAB; its `info` holds the ICC
+        profile.
+
+    Raises:
+        UndecodablePicture: inside `decoding`.
+    """
+    with Image.open(path, formats=(_PILLOW[kind],)) as image:
+        if kind != "gif" and image.size != stored:  # a GIF's frames may widen its screen
+            raise UndecodablePicture("The picture is broken: its headers disagree on its size.")
+        if kind == "jpg" and scale < 1:
+            image.draft("RGB", (math.ceil(stored.width * scale), math.ceil(stored.height * scale)))
+        image.load()
+        return _eight_bit(image)
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    mode = image.mode
+    if mode.startswith("I;16"):
+        plain = image.convert("I") if mode != "I;16" else image
+        return plain.point(lambda value: value * (1 / 256)).convert("L")
+    if mode in ("I", "F"):
+        return _stretched(image)
+    if mode == "1":
+        return image.convert("L")
+    if mode in ("P", "PA") or (mode in ("L", "RGB") and "transparency" in image.info):
+        return _without_palette(image)
+    if mode == "CMYK" and image.format in ("JPEG", "MPO") and "adobe" not in image.info:
+        return _keep_profile(ImageChops.invert(image), image)  # Pillow takes Adobe's for granted
+    if mode in ("L", "LA", "RGB", "RGBA", "CMYK", "LAB"):
+        return image
+    return _keep_profile(image.convert("RGBA" if mode in ("RGBa", "La") else "RGB"), image)
+
+
+def _stretched(image: Image.Image) -> Image.Image:
+    """32 bits a pixel have no white of their own: the brightest pixel is taken for it."""
+    low, high = image.getextrema()
+    if not (isinstance(low, int | float) and isinstance(high, int | float)):
+        raise TypeError("one channel is expected")
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError("a pixel is not finite")
+    gain = 255 / (high - low) if high > low else 0.0
+    return image.convert("F").point(lambda value: value * gain + -low * gain).convert("L")
+
+
+def _without_palette(image: Image.Image) -> Image.Image:
+    opaque = image.mode == "P" and "transparency" not in image.info
+    return _keep_profile(image.convert("RGB" if opaque else "RGBA"), image)
+
+
+def _keep_profile(result: Image.Image, source: Image.Image) -> Image.Image:
+    result.info = {key: source.info[key] for key in ("icc_profile",) if key in source.info}
+    return result

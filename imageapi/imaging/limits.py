@@ -1,0 +1,36 @@
+"""What a picture may cost before and while it is decoded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MAX_EXIF_BYTES = 1 << 20
+"""Of an EXIF block, what lies beyond is not read."""
+MAX_PROFILE_BYTES = 4 << 20
+"""A larger ICC profile is ignored."""
+MAX_TAGS = 512
+MAX_TEXT = 1000
+"""Characters of one EXIF value."""
+MAX_VALUES = 64
+"""Numbers of one EXIF value."""
+MAX_SEGMENTS = 8192
+"""JPEG segments before the first scan, WebP chunks, ISO boxes, tags of a TIFF directory."""
+MAX_CHUNKS = 100_000
+"""PNG chunks; IDAT comes in pieces as small as the encoder's buffer."""
+MAX_SUB_BLOCKS = 1_000_000
+"""GIF sub-blocks, of up to 255 bytes each."""
+MAX_SCANS = 64
+"""Scans of a progressive JPEG; encoders write about ten, each costs a pass over all pixels."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an operator may set.
+
+    Attributes:
+        max_pixels: width x height x frames.
+        max_side: pixels of the longer side; JPEG's own ends at 65500.
+    """
+
+    max_pixels: int = 100_000_000
+    max_side: int = 65_500

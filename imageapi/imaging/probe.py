@@ -1,0 +1,110 @@
+"""What a picture is: format, upright size, EXIF, position. Reads headers; decodes nothing.
+
+Source: design §2 (formats, upright), §6 (limits before any decode).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from imageapi.errors import UnsupportedFormat
+from imageapi.geometry import Size
+from imageapi.imaging import exif, headers
+from imageapi.imaging.headers import Header
+from imageapi.imaging.limits import Limits
+
+_NAMES = {
+    "jpg": "JPEG",
+    "png": "PNG",
+    "gif": "GIF",
+    "webp": "WebP",
+}
+_READERS: dict[str, Callable[[BinaryIO, Limits], Header]] = {
+    "jpg": headers.jpeg,
+    "png": headers.png,
+    "gif": headers.gif,
+    "webp": headers.webp,
+}
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What was found out about a picture; every value is plain.
+
+    Attributes:
+        format: by content, in Cloudinary's words: `jpg png gif webp avif tiff heic`.
+        size: of the upright picture, in pixels.
+        orientation: how the stored raster stands, as an EXIF value 1 to 8.
+        exifs: tag name → text, at most 512 of 1000 characters; {} when there are none.
+        gps: latitude and longitude in signed degrees, from EXIF.
+        taken_at: `YYYY-MM-DDTHH:MM:SS` of the camera's clock.
+        frames: pictures in an animated file, pages of a TIFF.
+    """
+
+    format: str
+    size: Size
+    orientation: int
+    exifs: dict[str, str]
+    gps: tuple[float, float] | None
+    taken_at: str | None
+    frames: int
+
+
+def probe(path: Path, limits: Limits) -> Probe:
+    """Find out what a file is, from its headers.
+
+    Raises:
+        UnsupportedFormat: not a picture of an accepted format; names those.
+        UndecodablePicture: broken, or over a limit, which it names.
+    """
+    return inspect(path, limits)[0]
+
+
+def inspect(path: Path, limits: Limits) -> tuple[Probe, Header]:
+    """As `probe`, with the header for the decoder."""
+    with path.open("rb") as stream:
+        kind = sniff(stream.read(64))
+        header = _READERS[kind](stream, limits)
+    found = exif.parse(header.exif) if header.exif else exif.Exif()
+    orientation = header.orientation or found.orientation
+    width, height = header.clean.size if header.clean else header.size
+    size = Size(height, width) if orientation >= 5 else Size(width, height)
+    return Probe(
+        format=kind,
+        size=size,
+        orientation=orientation,
+        exifs=found.texts,
+        gps=found.gps,
+        taken_at=found.taken_at,
+        frames=header.frames,
+    ), header
+
+
+def sniff(head: bytes) -> str:
+    """The format that the first bytes tell.
+
+    Raises:
+        UnsupportedFormat: none that is accepted.
+    """
+    if head.startswith(b"\xff\xd8\xff"):
+        return "jpg"
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "png"
+    if head.startswith((b"GIF87a", b"GIF89a")):
+        return "gif"
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return "webp"
+    raise UnsupportedFormat(f"The file is not a picture of an accepted format: {accepted()}.")
+
+
+def accepted() -> str:
+    """The accepted formats, for people."""
+    return ", ".join(name for kind, name in _NAMES.items() if kind != "heic" or _heif())
+
+
+def _heif() -> bool:
+    return importlib.util.find_spec("pillow_heif") is not None
