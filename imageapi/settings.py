@@ -74,12 +74,13 @@ def setting(
     metadata = {
         "doc": doc,
         "kind": kind,
+        "default": default,
         "shown": shown,
         "check": check,
         "required": required,
         "options": options,
     }
-    return dataclasses.field(default=default, repr=not secret, metadata=metadata)
+    return dataclasses.field(default_factory=lambda: default, repr=not secret, metadata=metadata)
 
 
 def _secrets(keys: list[str]) -> tuple[str, ...]:
@@ -108,7 +109,9 @@ def _timezone(name: str) -> zoneinfo.ZoneInfo:
 
 def _public_url(url: str) -> str:
     if url and not re.fullmatch(r"https?://[^/?#\s]+(/[^?#\s]*)?", url):
-        raise ValidationError("must be an http(s) URL without query, such as https://img.example.org")
+        raise ValidationError(
+            "must be an http(s) URL without query, such as https://img.example.org"
+        )
     return url.rstrip("/")
 
 

@@ -1,1 +1,53 @@
-"""Rows and bytes in step."""
+"""Rows and bytes in step: what HTTP and the command line both ask for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flask import Flask, current_app
+
+from imageapi.geoip import GeoIP
+from imageapi.geometry import Rendition
+from imageapi.imaging import Limits
+from imageapi.settings import Settings
+from imageapi.storage.backend import Context
+from imageapi.storage.storages import Storages
+
+
+@dataclass(frozen=True)
+class Library:
+    """What the catalog of one application works with."""
+
+    settings: Settings
+    storages: Storages
+    renditions: tuple[Rendition, ...]
+    limits: Limits
+    geoip: GeoIP
+
+
+def init_app(app: Flask, settings: Settings) -> None:
+    """Give `app` its library; no storage is loaded yet."""
+    context = Context(
+        name="",
+        instance=settings.instance,
+        secret_keys=settings.secret_keys,
+        public_url=settings.public_url,
+        url_window=settings.url_window,
+    )
+    app.extensions["library"] = Library(
+        settings=settings,
+        storages=Storages(settings.storages, context),
+        renditions=(
+            Rendition("full", *settings.full, "fit"),
+            Rendition("large", *settings.large, "fill"),
+            Rendition("mini", *settings.mini, "fill"),
+        ),
+        limits=Limits(max_pixels=settings.max_pixels),
+        geoip=GeoIP(settings.geoip_database),
+    )
+
+
+def library() -> Library:
+    """The library of the current application."""
+    found: Library = current_app.extensions["library"]
+    return found

@@ -19,7 +19,17 @@ from imageapi.errors import UndecodablePicture
 from imageapi.geometry import Size
 from imageapi.imaging.limits import Limits
 
-_PILLOW = {"jpg": "JPEG", "png": "PNG", "gif": "GIF", "webp": "WEBP"}
+_PILLOW = {
+    "jpg": "JPEG",
+    "png": "PNG",
+    "gif": "GIF",
+    "webp": "WEBP",
+    "avif": "AVIF",
+    "tiff": "TIFF",
+    "heic": "HEIF",
+}
+TURNED_BY_DECODER = {"tiff", "heic"}
+"""Formats whose decoder gives the upright picture, its clean aperture cut out."""
 
 
 @contextmanager
@@ -42,13 +52,13 @@ def decoding(limits: Limits) -> Iterator[None]:
             raise UndecodablePicture("The picture is broken or cut short.") from error
 
 
-def decode(path: Path, kind: str, stored: Size, scale: float) -> Image.Image:
+def decode(path: Path, kind: str, size: Size, scale: float) -> Image.Image:
     """Decode the first frame.
 
     Args:
         path: the file.
         kind: its format, as `Probe.format`.
-        stored: the size that its header tells.
+        size: of the raster that the decoder must give, as the header tells it.
         scale: of the result that needs most pixels; a JPEG is decoded at the smallest of 1/1, 1/2,
             1/4, 1/8 that still has as many.
 
@@ -58,11 +68,15 @@ def decode(path: Path, kind: str, stored: Size, scale: float) -> Image.Image:
     Raises:
         UndecodablePicture: inside `decoding`.
     """
+    if kind == "heic":
+        import pillow_heif  # noqa: PLC0415 (an extra, large, and only now of use)
+
+        pillow_heif.register_heif_opener(thumbnails=False)
     with Image.open(path, formats=(_PILLOW[kind],)) as image:
-        if kind != "gif" and image.size != stored:  # a GIF's frames may widen its screen
+        if kind != "gif" and image.size != size:  # a GIF's frames may widen its screen
             raise UndecodablePicture("The picture is broken: its headers disagree on its size.")
         if kind == "jpg" and scale < 1:
-            image.draft("RGB", (math.ceil(stored.width * scale), math.ceil(stored.height * scale)))
+            image.draft("RGB", (math.ceil(size.width * scale), math.ceil(size.height * scale)))
         image.load()
         return _eight_bit(image)
 

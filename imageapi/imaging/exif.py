@@ -62,11 +62,17 @@ def read(stream: BinaryIO) -> Exif:
     return Exif(texts, _orientation(tiff, image), _position(tiff, gps), _taken_at(texts))
 
 
-def of_a_camera(stream: BinaryIO) -> bool:
-    """Whether a TIFF file carries camera tags, and not only those that lay out its pixels."""
+def of_file(stream: BinaryIO) -> Exif:
+    """Read the EXIF of a whole TIFF.
+
+    Without a camera's tags its first directory only lays out pixels: no texts then.
+    """
+    found = read(stream)
     tiff = Tiff(stream)
     image, _ = tiff.directory(tiff.first)
-    return bool(image.keys() & {tags.MAKE, tags.MODEL, tags.EXIF_POINTER, tags.GPS_POINTER})
+    if image.keys() & {tags.MAKE, tags.MODEL, tags.EXIF_POINTER, tags.GPS_POINTER}:
+        return found
+    return Exif(orientation=found.orientation)
 
 
 def _below(tiff: Tiff, entries: Mapping[int, Entry], pointer: int) -> dict[int, Entry]:

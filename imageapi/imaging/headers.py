@@ -3,7 +3,7 @@
 Every reader here goes from header to header and skips the rest, counts what it meets and stops at a
 bound, so that a hostile file is refused in little time and memory whatever it claims.
 
-Source: ITU T.81 annex B, PNG 3rd edition §5 and §11, GIF89a, RFC 9649 (WebP).
+Source: ITU T.81 annex B, PNG 3rd edition §5 and §11, GIF89a, RFC 9649 (WebP), TIFF 6.0.
 """
 
 # ruff: noqa: PLR2004 (the figures are the format's own)
@@ -14,11 +14,11 @@ import io
 import mmap
 import re
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from imageapi.errors import UndecodablePicture
+from imageapi.errors import UndecodablePicture, UnsupportedFormat
 from imageapi.geometry import Box, Size
 from imageapi.imaging.limits import (
     MAX_CHUNKS,
@@ -28,6 +28,7 @@ from imageapi.imaging.limits import (
     MAX_SUB_BLOCKS,
     Limits,
 )
+from imageapi.imaging.tiff import Entry, Tiff
 
 
 @dataclass(frozen=True)
@@ -278,3 +279,38 @@ _WEBP_SIZES: dict[bytes, Callable[[bytes], Size]] = {
     b"VP8 ": _lossy,
     b"VP8L": _lossless,
 }
+
+
+# TIFF ------------------------------------------------------------------------------------------
+
+_WIDTH, _LENGTH, _SUBFILE, _DNG = 0x100, 0x101, 0xFE, 0xC612
+
+
+def tiff(stream: BinaryIO, limits: Limits) -> Header:
+    """Read the directories of a TIFF: a page each, of which the first is the picture."""
+    try:
+        file = Tiff(stream)
+    except ValueError as error:
+        raise broken("its header is cut") from error
+    size, pixels, frames = None, 0, 0
+    for page in file.chain(MAX_SEGMENTS):
+        width, height = _first(file, page, _WIDTH), _first(file, page, _LENGTH)
+        if size is None:
+            if _DNG in page or _first(file, page, _SUBFILE) & 1:
+                raise UnsupportedFormat("Raw files of cameras are not accepted.")
+            check_size(width, height, 1, limits)
+            size = Size(width, height)
+        frames, pixels = frames + 1, pixels + width * height
+        if pixels > limits.max_pixels:
+            raise UndecodablePicture(
+                f"The picture has {pixels} pixels in {frames} pages or more; "
+                f"the limit is {limits.max_pixels} pixels."
+            )
+    if size is None:
+        raise broken("it has no pages")
+    return Header(size, frames)
+
+
+def _first(file: Tiff, page: Mapping[int, Entry], tag: int) -> int:
+    numbers = file.numbers(page[tag], 1) if tag in page else []
+    return numbers[0] if numbers and isinstance(numbers[0], int) else 0

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 MAX_EXIF_BYTES = 1 << 20
 """Of an EXIF block, what lies beyond is not read."""
+MAX_META_BYTES = 1 << 20
+"""What AVIF and HEIC say of themselves, `meta` and `moov`."""
 MAX_PROFILE_BYTES = 4 << 20
 """A larger ICC profile is ignored."""
 MAX_TAGS = 512

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from imageapi.errors import UnsupportedFormat
 from imageapi.geometry import Size
-from imageapi.imaging import exif, headers
+from imageapi.imaging import boxes, exif, headers
 from imageapi.imaging.headers import Header
 from imageapi.imaging.limits import Limits
 
@@ -22,12 +22,18 @@ _NAMES = {
     "png": "PNG",
     "gif": "GIF",
     "webp": "WebP",
+    "avif": "AVIF",
+    "tiff": "TIFF",
+    "heic": "HEIC",
 }
 _READERS: dict[str, Callable[[BinaryIO, Limits], Header]] = {
     "jpg": headers.jpeg,
     "png": headers.png,
     "gif": headers.gif,
     "webp": headers.webp,
+    "avif": boxes.isobmff,
+    "tiff": headers.tiff,
+    "heic": boxes.isobmff,
 }
 
 
@@ -69,7 +75,7 @@ def inspect(path: Path, limits: Limits) -> tuple[Probe, Header]:
     with path.open("rb") as stream:
         kind = sniff(stream.read(64))
         header = _READERS[kind](stream, limits)
-    found = exif.parse(header.exif) if header.exif else exif.Exif()
+        found = exif.of_file(stream) if kind == "tiff" else exif.parse(header.exif)
     orientation = header.orientation or found.orientation
     width, height = header.clean.size if header.clean else header.size
     size = Size(height, width) if orientation >= 5 else Size(width, height)
@@ -82,6 +88,10 @@ def inspect(path: Path, limits: Limits) -> tuple[Probe, Header]:
         taken_at=found.taken_at,
         frames=header.frames,
     ), header
+
+
+_AVIF = {b"avif", b"avis"}
+_HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
 
 
 def sniff(head: bytes) -> str:
@@ -98,6 +108,13 @@ def sniff(head: bytes) -> str:
         return "gif"
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         return "webp"
+    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+") and head[8:10] != b"CR":
+        return "tiff"
+    brands = boxes.brands(head)
+    if brands & _AVIF:
+        return "avif"
+    if brands & _HEIC and _heif():
+        return "heic"
     raise UnsupportedFormat(f"The file is not a picture of an accepted format: {accepted()}.")
 
 

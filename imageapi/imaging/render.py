@@ -19,7 +19,7 @@ from PIL.Image import Resampling, Transpose
 from imageapi import geometry
 from imageapi.geometry import Edit, Plan, Rendition, Size
 from imageapi.imaging.colour import to_srgb
-from imageapi.imaging.decode import decode, decoding
+from imageapi.imaging.decode import TURNED_BY_DECODER, decode, decoding
 from imageapi.imaging.headers import Header
 from imageapi.imaging.limits import Limits
 from imageapi.imaging.probe import Probe, inspect
@@ -124,26 +124,22 @@ class _Source:
     def __init__(
         self, path: Path, probed: Probe, header: Header, edit: Edit, edited: Size, need: float
     ) -> None:
-        self._raster = decode(path, probed.format, header.size, need)
-        self._shrink = max(1, round(header.size.width / self._raster.width))
-        self._steps = [
-            step
-            for step in (_UPRIGHT.get(probed.orientation), _CLOCKWISE.get(edit.rotation))
-            if step
-        ]
+        turned = probed.format in TURNED_BY_DECODER
+        size = probed.size if turned else header.size
+        self._raster = decode(path, probed.format, size, need)
+        self._shrink = max(1, round(size.width / self._raster.width))
         self._upright, self._edited = probed.size, edited
-        self._orientation, self._rotation = (
-            _UPRIGHT.get(probed.orientation),
-            _CLOCKWISE.get(edit.rotation),
-        )
+        self._orientation = None if turned else _UPRIGHT.get(probed.orientation)
+        self._rotation = _CLOCKWISE.get(edit.rotation)
         self._crop = geometry.crop_box(edit.crop, probed.size)
-        self._clean = header.clean
+        self._clean = None if turned else header.clean
         self.transparent = _transparent(self._raster)
 
     def cut(self, plan: Plan) -> Image.Image:
         """One rendition from the raster, in sRGB, upright and edited."""
         size = Size(*plan.size)
-        if sum(step in _SIDEWAYS for step in self._steps) % 2:
+        steps = [step for step in (self._orientation, self._rotation) if step is not None]
+        if sum(step in _SIDEWAYS for step in steps) % 2:
             size = Size(size.height, size.width)
         picture = to_srgb(
             _scaled(self._raster, self._trace(_Span(*plan.box)), size),
@@ -151,7 +147,7 @@ class _Source:
         )
         if picture.mode in ("LA", "RGBA") and not self.transparent:
             picture = picture.convert(picture.mode[:-1])
-        for step in self._steps:
+        for step in steps:
             picture = picture.transpose(step)
         return picture
 

@@ -99,14 +99,12 @@ class Storage:
     as long as the first try was not longer ago than `context.timeout`.
     """
 
-    def __init__(
-        self, name: str, backend: Backend, context: Context, observe: Observe | None = None
-    ) -> None:
-        self.name = name
+    def __init__(self, backend: Backend, observe: Observe | None = None) -> None:
+        self.name = backend.context.name
         self.renders = backend.renders
         self._backend = backend
-        self._timeout = context.timeout
-        self._window = context.url_window
+        self._timeout = backend.context.timeout
+        self._window = backend.context.url_window
         self._observe = observe or _unobserved
         self._urls: cachetools.LRUCache[tuple[Any, ...], str] = cachetools.LRUCache(_URLS_KEPT)
         self._urls_lock = threading.Lock()
@@ -302,7 +300,7 @@ class Storages:
             backend = plugin(options, context)
         except Exception as error:
             raise StorageUnavailable(f"The storage {name!r} does not start.") from error
-        return Storage(name, backend, context, self._observe)
+        return Storage(backend, self._observe)
 
     def _class(self, name: str) -> type[Backend]:
         plugin = self._plugins.get(name)

@@ -1,0 +1,28 @@
+"""gunicorn's settings; it finds this file by itself in the folder it is started in.
+
+Source: https://docs.gunicorn.org/en/stable/settings.html.
+"""
+
+import os
+import sys
+
+from imageapi.settings import SettingsError, load
+
+bind = f"{os.environ.get('HOST', '127.0.0.1')}:{os.environ.get('PORT', '8000')}"
+workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
+worker_class = "gthread"
+threads = 4
+keepalive = 75
+timeout = 60
+graceful_timeout = 30
+# A token of 8 KiB comes in and goes out again.
+limit_request_field_size = 16384
+
+
+def on_starting(_server: object) -> None:
+    """Refuse a bad configuration once, in the master, before any worker is started."""
+    try:
+        load()
+    except SettingsError as error:
+        sys.stderr.write(f"{error}\n")
+        raise SystemExit(4) from None

@@ -1,0 +1,47 @@
+"""Image API: the image backend for photo albums that are not tied to one vendor."""
+
+from __future__ import annotations
+
+import flask
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from imageapi import catalog, cli, extensions, telemetry
+from imageapi.auth import guard
+from imageapi.auth.tokens import Keyring
+from imageapi.blueprints import albums, files, images, ops, problems, responses
+from imageapi.settings import Settings, load
+
+API = "/api/v1"
+
+
+def create_app(settings: Settings | None = None) -> flask.Flask:
+    """The application.
+
+    Args:
+        settings: None reads them from the environment.
+    Raises:
+        SettingsError: the configuration is refused; every fault at once.
+    """
+    settings = settings or load()
+    settings.instance.mkdir(mode=0o700, parents=True, exist_ok=True)
+    telemetry.configure(settings.log_level)
+
+    app = flask.Flask(__name__, static_folder=None)
+    app.url_map.merge_slashes = False
+
+    extensions.init_app(app, settings.database)
+    catalog.init_app(app, settings)
+
+    responses.init_app(app)
+    app.register_blueprint(images.blueprint, url_prefix=API)
+    app.register_blueprint(albums.blueprint, url_prefix=API)
+    app.register_blueprint(files.blueprint)
+    app.register_blueprint(ops.blueprint)
+    problems.init_app(app)
+    guard.init_app(app, Keyring({"": settings.secret_keys}, settings.token_max_age))
+    cli.init_app(app)
+
+    if settings.trusted_proxies:
+        fixed = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0, x_host=0)
+        app.wsgi_app = fixed  # type: ignore[method-assign]
+    return app

@@ -1,0 +1,96 @@
+"""The only place where an error becomes HTTP: `application/problem+json`.
+
+Source: RFC 9457; design §3.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import sqlalchemy as sa
+from flask import Flask, Response, g, request
+from werkzeug.datastructures import Headers
+from werkzeug.exceptions import HTTPException
+
+from imageapi import errors
+from imageapi.blueprints.responses import P3P, SAFETY
+from imageapi.telemetry import log
+
+PROBLEM_TYPE = "application/problem+json"
+
+_BY_STATUS: dict[int, type[errors.ImageAPIError]] = {
+    400: errors.BadRequest,
+    404: errors.NotFound,
+    405: errors.MethodNotAllowed,
+    411: errors.LengthRequired,
+    412: errors.PreconditionFailed,
+    413: errors.PayloadTooLarge,
+    415: errors.UnsupportedFormat,
+    422: errors.InvalidFields,
+}
+
+
+def init_app(app: Flask) -> None:
+    """Answer every exception of `app` as a problem."""
+    app.register_error_handler(Exception, _handle)
+
+
+def _handle(error: Exception) -> Response:
+    known = _known(error)
+    _log(known, error)
+    return problem(known)
+
+
+def _known(error: Exception) -> errors.ImageAPIError:
+    cause = getattr(error, "original_exception", None) or error
+    if isinstance(cause, errors.ImageAPIError):
+        return cause
+    if isinstance(cause, sa.exc.OperationalError | sa.exc.TimeoutError | sa.exc.InterfaceError):
+        return errors.DatabaseUnavailable()
+    if isinstance(cause, HTTPException) and cause.code in _BY_STATUS:
+        allow = dict(cause.get_headers()).get("Allow")
+        return _BY_STATUS[cause.code](headers={"Allow": allow} if allow else None)
+    if isinstance(cause, HTTPException) and cause.code and 400 <= cause.code < 500:
+        return errors.BadRequest()
+    return errors.ImageAPIError()
+
+
+def _log(known: errors.ImageAPIError, error: Exception) -> None:
+    ours = known.status >= 500
+    say = log.error if ours else log.info
+    say(
+        "refused",
+        code=known.code,
+        status=known.status,
+        detail=str(known),
+        why=str(error.__cause__) if error.__cause__ else None,
+        method=request.method,
+        path=request.path,
+        exc_info=error if ours and known is not error else None,
+    )
+
+
+def problem(error: errors.ImageAPIError) -> Response:
+    """The answer for `error`: all the safety headers, no X-token, no X-Runtime."""
+    body: dict[str, Any] = {
+        "type": "about:blank",
+        "title": error.title,
+        "status": error.status,
+        "detail": str(error),
+        "instance": f"urn:uuid:{g.request_id}",
+        "code": error.code,
+    }
+    if error.errors:
+        body["errors"] = [{"field": e.field, "message": e.message} for e in error.errors]
+    data = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+    headers = [
+        *SAFETY,
+        *error.headers.items(),
+        ("Content-Type", PROBLEM_TYPE),
+        ("Vary", "Accept-Encoding"),
+        P3P,
+        ("X-Request-Id", g.request_id),
+        ("Content-Length", str(len(data))),
+    ]
+    return Response(data, error.status, Headers(headers))

@@ -1,0 +1,99 @@
+"""Answers: JSON text with the contract's headers, in the contract's order.
+
+Source: contract/retrieve-an-image.md.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from collections.abc import Iterable
+
+import structlog
+from flask import Flask, Response, g, request
+from werkzeug.datastructures import Headers
+
+from imageapi.auth import guard
+from imageapi.auth.policy import ACCESS_HEADERS
+
+JSON_TYPE = "application/json; charset=utf-8"
+SAFETY = [
+    ("Cache-Control", "no-cache, no-store, must-revalidate, private, max-age=0"),
+    ("Pragma", "no-cache"),
+    ("Expires", "Fri, 01 Jan 1990 00:00:00 GMT"),
+    ("X-Frame-Options", "DENY"),
+    ("X-XSS-Protection", "1; mode=block"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("X-Download-Options", "noopen"),
+    ("X-Permitted-Cross-Domain-Policies", "none"),
+]
+"""What every answer of the API carries first."""
+P3P = ("P3P", 'CP="NOI ADM DEV PSAi COM NAV OUR OTRo STP IND DEM"')
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+Pairs = Iterable[tuple[str, str]]
+
+
+def init_app(app: Flask) -> None:
+    """Give every request its id and its clock, before anything else looks at it."""
+    app.before_request(_begin)
+
+
+def _begin() -> None:
+    g.started = time.perf_counter()
+    given = request.environ.get("HTTP_X_REQUEST_ID", "")
+    g.request_id = given if _REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(request_id=g.request_id)
+
+
+def json(text: str, status: int = 200, headers: Pairs = ()) -> Response:
+    """An authenticated answer whose body is ready JSON text.
+
+    Args:
+        text: compact JSON; sent as raw UTF-8.
+        status: a 2xx.
+        headers: additions to the contract's; they follow the safety headers.
+    """
+    body = text.encode()
+    about = [("Content-Type", JSON_TYPE), ("Vary", "Accept-Encoding")]
+    return _answer(body, status, headers, about, [("Content-Length", str(len(body)))])
+
+
+def empty(headers: Pairs = ()) -> Response:
+    """A 204: no body, and none of the headers that speak of one."""
+    response = _answer(b"", 204, headers, [], [])
+    del response.headers["Content-Type"]
+    return response
+
+
+def _answer(body: bytes, status: int, headers: Pairs, about: Pairs, length: Pairs) -> Response:
+    runtime = time.perf_counter() - g.started
+    return Response(
+        body,
+        status,
+        Headers(
+            [
+                *SAFETY,
+                *headers,
+                *_access(),
+                ("X-token", guard.renewed()),
+                *about,
+                P3P,
+                ("X-Request-Id", g.request_id),
+                ("X-Runtime", f"{runtime:.6f}"),
+                *length,
+            ]
+        ),
+    )
+
+
+def _access() -> Pairs:
+    names = ACCESS_HEADERS.get(request.endpoint or "")
+    if not names:
+        return ()
+    return [
+        (name, "true" if ability in g.abilities else "false") for name, ability in names.items()
+    ]

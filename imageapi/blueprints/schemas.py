@@ -1,0 +1,112 @@
+"""Fields in and out, in contract order.
+
+Answers are spliced together from JSON text that is stored ready; nothing is parsed on the way.
+
+Source: contract/retrieve-an-image.md; design §2.
+"""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import json
+import re
+import zoneinfo
+from collections.abc import Mapping
+from typing import Any
+
+import marshmallow
+import sqlalchemy as sa
+from marshmallow import fields, validate
+
+from imageapi import catalog
+from imageapi.catalog import renditions
+from imageapi.errors import FieldFault, InvalidFields
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
+
+
+class Number(fields.Float):
+    """A finite decimal number; Python's own spellings (`1_000`, `nan`) are not."""
+
+    def _validated(self, value: Any) -> float:
+        if isinstance(value, str) and not _NUMBER.fullmatch(value):
+            raise self.make_error("invalid", input=value)
+        return super()._validated(value)
+
+
+class Accuracy(Number):
+    """Metres; whole when its text is."""
+
+    def _validated(self, value: Any) -> float:
+        number = super()._validated(value)
+        whole = isinstance(value, int) or (isinstance(value, str) and value.isdecimal())
+        return int(number) if whole else number
+
+
+class Location(marshmallow.Schema):
+    """The position that the uploader's browser sent; latitude and longitude come together."""
+
+    accuracy = Accuracy(validate=validate.Range(0, 1e9))
+    latitude = Number(validate=validate.Range(-90, 90))
+    longitude = Number(validate=validate.Range(-180, 180))
+
+    @marshmallow.validates_schema
+    def _together(self, data: dict[str, Any], **_options: Any) -> None:
+        for name in ("latitude", "longitude"):
+            if data and name not in data:
+                raise marshmallow.ValidationError("is required beside the others", name)
+
+
+def load(schema: marshmallow.Schema, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that a client sent, checked.
+
+    Raises:
+        InvalidFields: naming every field at fault, unknown ones too.
+    """
+    try:
+        data: dict[str, Any] = schema.load(values)
+    except marshmallow.ValidationError as error:
+        faults: dict[str, Any] = error.normalized_messages()  # type: ignore[no-untyped-call]
+        raise InvalidFields(
+            errors=[FieldFault(name, " ".join(map(str, texts))) for name, texts in faults.items()]
+        ) from error
+    return data
+
+
+def location(values: Mapping[str, Any]) -> dict[str, float | int] | None:
+    """The browser's position as `infos` shows it, or None where none was sent."""
+    data = load(Location(), values)
+    return {name: data[name] for name in sorted(data)} or None
+
+
+def dump(value: Any) -> str:
+    """Compact JSON, raw UTF-8, keys in their order."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def image(row: sa.Row[Any]) -> str:
+    """The image block as JSON text, from a row of `models.IMAGES`."""
+    gps = row.gps_exifs or row.gps_html or row.gps_ip or "null"
+    return (
+        f'{{"public_id":"{row.id}","infos":{row.infos},"exifs":{row.exifs},"gps":{gps}'
+        f',"gps_ip":{row.gps_ip or "null"},"gps_exifs":{row.gps_exifs or "null"}'
+        f',"gps_html":{row.gps_html or "null"},"created_at":"{moment(row.created_ms)}"'
+        f',"width":{row.width},"height":{row.height},"rotation":{row.rotation}'
+        f',"crop_x":{row.crop_x!r},"crop_y":{row.crop_y!r}'
+        f',"crop_w":{row.crop_w!r},"crop_h":{row.crop_h!r},"album_id":{dump(row.album)}'
+        f',"thumbnails":{dump(renditions.thumbnails(row))}}}'
+    )
+
+
+def moment(milliseconds: int) -> str:
+    """A time as the contract writes it: milliseconds, with the offset of `IMAGEAPI_TIMEZONE`."""
+    minute, rest = divmod(milliseconds, 60_000)
+    head, offset = _minute(minute, catalog.library().settings.timezone)
+    return f"{head}{rest // 1000:02d}.{rest % 1000:03d}{offset}"
+
+
+@functools.lru_cache(maxsize=4096)
+def _minute(minute: int, zone: zoneinfo.ZoneInfo) -> tuple[str, str]:
+    text = datetime.datetime.fromtimestamp(minute * 60, zone).isoformat(timespec="minutes")
+    return f"{text[:16]}:", text[16:]

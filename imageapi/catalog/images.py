@@ -1,0 +1,225 @@
+"""Images: bytes and row in step.
+
+The order is the promise (design §5): staged and hashed → decoded to the end → bytes durable → row
+committed → answer. No transaction is open while bytes move or pixels decode.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import orm
+
+from imageapi import imaging
+from imageapi.catalog import library, renditions
+from imageapi.errors import NotFound, StorageError
+from imageapi.extensions import read, transaction
+from imageapi.geometry import Edit
+from imageapi.models import IMAGES, Album, Image, StoredObject
+from imageapi.storage.backend import Infos, Picture, Staged
+from imageapi.storage.storages import Storage
+from imageapi.telemetry import log
+
+Position = tuple[float, float]
+
+_OF_ALBUM = (
+    IMAGES.where(Image.album_id == sa.bindparam("album_id"))
+    .order_by(Image.created_ms.desc(), Image.id.desc())
+    .limit(sa.bindparam("limit"))
+)
+_SAME_BYTES = (
+    sa.select(Image.id)
+    .join(StoredObject, StoredObject.id == Image.object_id)
+    .where(
+        StoredObject.album_id == sa.bindparam("album_id"),
+        StoredObject.sha256 == sa.bindparam("sha256"),
+    )
+    .order_by(Image.created_ms, Image.id)
+    .limit(1)
+)
+_ONE = IMAGES.where(Image.id == sa.bindparam("image_id"))
+
+
+@dataclass(frozen=True)
+class Upload:
+    """What comes with the bytes of an image.
+
+    Attributes:
+        uploader: the user id, or None.
+        file_name: as the client named the file; kept for downloads, never part of a path.
+        location: the browser's `{accuracy, latitude, longitude}`, as it goes into `infos`.
+        address: the client's internet address, for `gps_ip`.
+    """
+
+    uploader: str | None = None
+    file_name: str = ""
+    location: dict[str, float | int] | None = None
+    address: str | None = None
+
+
+def get(image_id: str) -> sa.Row[Any]:
+    """The image, a row of `models.IMAGES`.
+
+    Raises:
+        NotFound: it is not there.
+    """
+    rows = read(_ONE, image_id=image_id)
+    if not rows:
+        raise NotFound
+    return rows[0]
+
+
+def newest(album_id: int, limit: int) -> list[sa.Row[Any]]:
+    """The newest images of an album, rows of `models.IMAGES`."""
+    return list(read(_OF_ALBUM, album_id=album_id, limit=limit))
+
+
+def find(album_id: int, sha256: str) -> str | None:
+    """The id of the album's image that has these bytes."""
+    rows = read(_SAME_BYTES, album_id=album_id, sha256=sha256)
+    return rows[0].id if rows else None
+
+
+def add(
+    album: sa.Row[Any],
+    staged: Staged,
+    upload: Upload,
+    confirm: Callable[[orm.Session], None] = lambda _session: None,
+) -> tuple[str, bool]:
+    """Make an image of staged bytes.
+
+    Args:
+        album: a row of `models.ALBUMS`.
+        staged: the bytes, in the staging place of the album's storage.
+        upload: what came with them.
+        confirm: asked again inside the write; may raise to refuse.
+    Returns: the image's id, and whether it is new: the same bytes again answer the image they are.
+    Raises:
+        UnsupportedFormat, UndecodablePicture: the bytes are no picture that is accepted.
+        NotFound: the album was deleted meanwhile.
+        StorageError: nothing is left behind.
+    """
+    if known := find(album.id, staged.sha256):
+        return known, False
+    shelf = library()
+    probe, rendered = imaging.take_in(staged.path, shelf.renditions, shelf.limits)
+    staged = dataclasses.replace(staged, format=probe.format, size=probe.size)
+    storage = shelf.storages[album.storage]
+    key, infos = storage.put(staged, [album.public_id])
+    image_id = str(uuid.uuid4())
+    shown = Picture(key, image_id, 1, probe.size, Edit(), rendered.extension)
+    try:
+        storage.keep(shown, rendered.files)
+        with transaction() as session:
+            confirm(session)
+            _count(session, album.id, images=1, size=staged.length)
+            stored = _object_row(album.id, storage.name, key, staged)
+            session.add(stored)
+            session.flush()
+            session.add(_image_row(image_id, stored, probe, infos, upload, rendered.extension))
+    except sa.exc.IntegrityError:
+        _discard(storage, shown)
+        if winner := find(album.id, staged.sha256):
+            return winner, False
+        raise
+    except BaseException:
+        _discard(storage, shown)
+        raise
+    return image_id, True
+
+
+def _count(session: orm.Session, album_id: int, images: int, size: int) -> None:
+    statement = (
+        sa.update(Album)
+        .where(Album.id == album_id, Album.deleted_ms.is_(None))
+        .values(images_count=Album.images_count + images, bytes=Album.bytes + size)
+    )
+    if session.connection().execute(statement).rowcount == 0:
+        raise NotFound
+
+
+def _object_row(album_id: int, storage: str, key: str, staged: Staged) -> StoredObject:
+    return StoredObject(
+        album_id=album_id,
+        storage=storage,
+        key=key,
+        sha256=staged.sha256,
+        md5=staged.md5,
+        bytes=staged.length,
+        format=staged.format,
+        width=staged.size.width,
+        height=staged.size.height,
+        created_ms=now_ms(),
+    )
+
+
+def _image_row(
+    image_id: str,
+    stored: StoredObject,
+    probe: imaging.Probe,
+    infos: Infos,
+    upload: Upload,
+    rendered: str,
+) -> Image:
+    location = upload.location
+    by_browser = (float(location["latitude"]), float(location["longitude"])) if location else None
+    by_address = library().geoip.position(upload.address)
+    shown = probe.gps or by_browser or by_address
+    return Image(
+        id=image_id,
+        album_id=stored.album_id,
+        object_id=stored.id,
+        created_ms=now_ms(),
+        width=stored.width,
+        height=stored.height,
+        rendered=rendered,
+        infos=_json({**infos, "location": location} if location else infos),
+        exifs=_json(probe.exifs),
+        gps_exifs=_position(probe.gps),
+        gps_html=_position(by_browser),
+        gps_ip=_position(by_address),
+        latitude=shown[0] if shown else None,
+        longitude=shown[1] if shown else None,
+        taken_ms=_taken_ms(probe.taken_at),
+        uploader=upload.uploader,
+        file_name=upload.file_name,
+    )
+
+
+def _discard(storage: Storage, shown: Picture) -> None:
+    # Bytes without a row harm nobody: what can not be removed now, `collect` removes later.
+    for key in (shown.key, *renditions.keys(shown)):
+        try:
+            storage.delete(key)
+        except StorageError as error:
+            log.warning(
+                "bytes without a row were left", storage=storage.name, key=key, why=str(error)
+            )
+
+
+def _position(position: Position | None) -> str | None:
+    return _json(position) if position else None
+
+
+def _taken_ms(taken_at: str | None) -> int | None:
+    if taken_at is None:
+        return None
+    taken = datetime.datetime.fromisoformat(taken_at).replace(tzinfo=datetime.UTC)
+    return int(taken.timestamp()) * 1000
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def now_ms() -> int:
+    """The clock, in milliseconds since 1970."""
+    return time.time_ns() // 1_000_000

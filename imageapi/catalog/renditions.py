@@ -1,0 +1,156 @@
+"""Renditions: their URLs, which need no I/O, and their bytes, rendered once when they are missing."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from imageapi import imaging
+from imageapi.catalog import library
+from imageapi.errors import (
+    NotFound,
+    StorageError,
+    StorageNotFound,
+    StorageUnavailable,
+    UndecodablePicture,
+)
+from imageapi.extensions import read
+from imageapi.geometry import Crop, Edit, Size
+from imageapi.models import IMAGES, Image
+from imageapi.storage.backend import Picture, rendition_key
+from imageapi.storage.storages import Storage
+from imageapi.telemetry import log
+
+BLANK = "/assets/blank.jpg"
+"""The answer for every rendition that can not be had."""
+
+_TYPES = {"jpg": "image/jpeg", "png": "image/png"}
+_ONE = IMAGES.where(Image.id == sa.bindparam("image_id"))
+
+
+def picture(row: sa.Row[Any]) -> Picture:
+    """What a storage must know of an image, from a row of `models.IMAGES`."""
+    return Picture(
+        key=row.key,
+        image_id=row.id,
+        revision=row.revision,
+        size=Size(row.original_width, row.original_height),
+        edit=Edit(Crop(row.crop_x, row.crop_y, row.crop_w, row.crop_h), row.rotation),
+        extension=row.rendered or "jpg",
+    )
+
+
+def thumbnails(row: sa.Row[Any]) -> dict[str, str]:
+    """Name to URL of every rendition of an image; `BLANK` where the storage can not give one.
+
+    Not rendered yet, failed, or a storage that is gone: never an error, never any I/O.
+    """
+    shelf = library()
+    if not row.rendered:
+        return {rendition.name: BLANK for rendition in shelf.renditions}
+    try:
+        storage = shelf.storages[row.storage]
+    except StorageUnavailable:
+        return {rendition.name: BLANK for rendition in shelf.renditions}
+    now, shown = time.time(), picture(row)
+    return {r.name: storage.rendition_url(shown, r, now) for r in shelf.renditions}
+
+
+def keys(shown: Picture) -> list[str]:
+    """The keys of all renditions of one revision of an image."""
+    return [
+        rendition_key(shown.image_id, shown.revision, rendition.name, shown.extension)
+        for rendition in library().renditions
+    ]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A rendition on its way out: its bytes in pieces, their number, type, and seconds to keep."""
+
+    pieces: Iterator[bytes]
+    length: int
+    content_type: str
+    max_age: int
+
+
+def open_signed(storage: str, key: str, query: str, now: float) -> Shown | None:
+    """The rendition that a signed URL of ours names; rendered now if it is missing.
+
+    Args:
+        storage: the storage's name, `key` the rendition's key, `query` the raw query string.
+        now: seconds since 1970.
+    Returns: None when it can not be had: the blank picture stands for it.
+    Raises:
+        NotFound: the URL is not ours, has ended, or the image is deleted.
+    """
+    shelf = library()
+    max_age = shelf.storages.urls.verify(storage, key, query, now)
+    if not max_age:
+        raise NotFound
+    rows = read(_ONE, image_id=key[3:39])
+    if not rows:
+        raise NotFound
+    try:
+        store = shelf.storages[storage]
+        found = _open(store, key) or _rendered_now(store, key, rows[0])
+    except (StorageError, UndecodablePicture) as error:
+        log.warning("no rendition", key=key, why=str(error))
+        return None
+    if found is None:
+        return None
+    return Shown(found[0], found[1], _TYPES[key.rpartition(".")[2]], max_age)
+
+
+def _open(store: Storage, key: str) -> tuple[Iterator[bytes], int] | None:
+    try:
+        return store.open(key), store.stat(key).bytes
+    except StorageNotFound:
+        return None
+
+
+def _rendered_now(store: Storage, key: str, row: sa.Row[Any]) -> tuple[Iterator[bytes], int] | None:
+    # Only the current edit is known; an older revision that was collected stays gone.
+    if key not in keys(picture(row)):
+        return None
+    render(row)
+    return _open(store, key)
+
+
+def render(row: sa.Row[Any]) -> None:
+    """Render and keep all renditions of an image's current revision, once however many ask.
+
+    Args:
+        row: of `models.IMAGES`.
+    Raises:
+        StorageError: the original can not be read, or the renditions not be kept.
+        UndecodablePicture: the original can not be decoded.
+    """
+    shelf = library()
+    store, shown = shelf.storages[row.storage], picture(row)
+    with _once(shown):
+        if _open(store, keys(shown)[-1]):
+            return
+        with store.stage() as staging:
+            for piece in store.open(shown.key):
+                staging.write(piece)
+            staged = staging.finish()
+            rendered = imaging.render(staged.path, shown.edit, shelf.renditions, shelf.limits)
+        store.keep(dataclasses.replace(shown, extension=rendered.extension), rendered.files)
+
+
+@contextlib.contextmanager
+def _once(shown: Picture) -> Iterator[None]:
+    """Hold the lock that all processes of this host share for renditions of such images."""
+    folder = library().settings.instance / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / shown.image_id[:2]).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

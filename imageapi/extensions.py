@@ -1,0 +1,136 @@
+"""The Flask extensions, and how a connection of ours behaves.
+
+Reads run in autocommit on a connection of their own (`read`): no ORM, no transaction that a slow
+client could hold open. Writes run in `transaction`; on SQLite it begins IMMEDIATE, so that a writer
+waits for its turn before it looks instead of failing after.
+
+Source: design §7; https://www.sqlite.org/lang_transaction.html, https://www.sqlite.org/wal.html.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from flask import Flask, current_app
+from flask_migrate import Migrate
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy import orm
+
+BUSY_TIMEOUT_MS = 5000
+"""How long a writer waits for another one on SQLite."""
+
+
+class Base(orm.DeclarativeBase):
+    """Rows; constraints are named, so that migrations can name them on every database."""
+
+    metadata = sa.MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+db = SQLAlchemy(model_class=Base)
+migrate = Migrate(
+    db=db,
+    directory=str(Path(__file__).parent / "migrations"),
+    render_as_batch=True,
+    compare_type=True,
+    compare_server_default=True,
+)
+
+
+class Reader:
+    """A connection per thread for statements that only read: autocommit, kept open.
+
+    Checking a connection out of the pool costs three times what a read by primary key does.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._engine = sa.create_engine(
+            url,
+            poolclass=sa.NullPool,
+            isolation_level="AUTOCOMMIT",
+            connect_args=_connect_args(url),
+        )
+        if self._engine.dialect.name == "sqlite":
+            sa.event.listen(self._engine, "connect", _prepare_sqlite)
+        self._local = threading.local()
+
+    def __call__(self, statement: sa.Select[Any], /, **parameters: Any) -> Sequence[sa.Row[Any]]:
+        """All rows of `statement`; a connection that the server dropped is replaced once."""
+        try:
+            return self._connection().execute(statement, parameters).all()
+        except sa.exc.DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+            self.close()
+            return self._connection().execute(statement, parameters).all()
+
+    def close(self) -> None:
+        """Close this thread's connection; the next statement opens another."""
+        connection = self._local.__dict__.pop("connection", None)
+        if connection is not None:
+            connection.close()
+
+    def _connection(self) -> sa.Connection:
+        connection: sa.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = self._engine.connect()
+        return connection
+
+
+def init_app(app: Flask, url: str) -> None:
+    """Bind the database at `url` and the migrations to `app`; connects to nothing yet."""
+    app.config["SQLALCHEMY_DATABASE_URI"] = url
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {"connect_args": _connect_args(url)}
+    db.init_app(app)
+    migrate.init_app(app)
+    app.extensions["reader"] = Reader(url)
+    with app.app_context():
+        if db.engine.dialect.name == "sqlite":
+            sa.event.listen(db.engine, "connect", _prepare_sqlite)
+            sa.event.listen(db.engine, "begin", _begin_sqlite)
+
+
+def _connect_args(url: str) -> dict[str, Any]:
+    # A connection may be closed by another thread than its own when that one has ended.
+    return {"check_same_thread": False} if url.startswith("sqlite") else {}
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    # pysqlite's own BEGIN is deferred and late; ours is told when to begin (see _begin_sqlite).
+    connection.isolation_level = None
+    for pragma in (
+        f"busy_timeout = {BUSY_TIMEOUT_MS}",
+        "journal_mode = WAL",
+        "synchronous = FULL",
+        "foreign_keys = ON",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def read(statement: sa.Select[Any], /, **parameters: Any) -> Sequence[sa.Row[Any]]:
+    """The rows of a statement that only reads: no ORM, no transaction."""
+    reader: Reader = current_app.extensions["reader"]
+    return reader(statement, **parameters)
+
+
+@contextlib.contextmanager
+def transaction() -> Iterator[orm.Session]:
+    """A write transaction: committed durably at the end, rolled back on any exception."""
+    with orm.Session(db.engine, expire_on_commit=False) as session, session.begin():
+        yield session

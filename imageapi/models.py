@@ -1,0 +1,139 @@
+"""Rows: albums, the stored objects that their images share, and the images.
+
+What the contract answers as JSON blocks (`infos`, `exifs`, positions) is kept as ready JSON text and
+spliced into answers. Times are whole milliseconds since 1970, UTC. The operator's own issuer is "".
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy import BigInteger, ForeignKey, Index, String, Text, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from imageapi.extensions import Base, db
+
+ID_LENGTH = 128
+"""The most characters of an album id, an issuer or a user id."""
+
+_ISSUER = String(ID_LENGTH)
+_ROW_ID = BigInteger().with_variant(db.Integer, "sqlite")
+
+
+class Album(Base):
+    """An album; `(issuer, public_id)` is its name, `id` what other rows point at.
+
+    A deleted album keeps its row, under a name nobody can ask for, until its images are gone.
+    """
+
+    __tablename__ = "album"
+
+    id: Mapped[int] = mapped_column(_ROW_ID, primary_key=True)
+    issuer: Mapped[str] = mapped_column(_ISSUER)
+    public_id: Mapped[str] = mapped_column(String(ID_LENGTH))
+    owner: Mapped[str | None] = mapped_column(String(ID_LENGTH))
+    storage: Mapped[str] = mapped_column(String(64))
+    created_ms: Mapped[int] = mapped_column(BigInteger)
+    images_count: Mapped[int] = mapped_column(server_default=text("0"))
+    bytes: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    views_count: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    deleted_ms: Mapped[int | None] = mapped_column(BigInteger)
+
+    __table_args__ = (
+        Index("uq_album_issuer_public_id", "issuer", "public_id", unique=True),
+        Index("ix_album_owner", "issuer", "owner", "created_ms", "id"),
+    )
+
+
+class StoredObject(Base):
+    """The bytes of one original, in one storage; belongs to one album, shared by its duplicates.
+
+    `width` and `height` are those of the upright picture, in pixels.
+    """
+
+    __tablename__ = "stored_object"
+
+    id: Mapped[int] = mapped_column(_ROW_ID, primary_key=True)
+    album_id: Mapped[int] = mapped_column(ForeignKey(Album.id))
+    storage: Mapped[str] = mapped_column(String(64))
+    key: Mapped[str] = mapped_column(String(64), unique=True)
+    sha256: Mapped[str | None] = mapped_column(String(64))
+    md5: Mapped[str] = mapped_column(String(32))
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    format: Mapped[str] = mapped_column(String(8))
+    width: Mapped[int]
+    height: Mapped[int]
+    created_ms: Mapped[int] = mapped_column(BigInteger)
+
+    __table_args__ = (
+        Index(
+            "uq_stored_object_album_id_sha256",
+            "album_id",
+            "sha256",
+            unique=True,
+            sqlite_where=text("sha256 IS NOT NULL"),
+            postgresql_where=text("sha256 IS NOT NULL"),
+        ),
+    )
+
+
+class Image(Base):
+    """An image: a stored object with an edit of its own.
+
+    `width`, `height`: the effective size, after crop and rotation. `rendered`: the extension of the
+    renditions that exist for this revision, "" while there are none. `latitude`, `longitude`: the
+    position that `gps` shows, for the bbox filter.
+    """
+
+    __tablename__ = "image"
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    album_id: Mapped[int] = mapped_column(ForeignKey(Album.id))
+    object_id: Mapped[int] = mapped_column(ForeignKey(StoredObject.id), index=True)
+    created_ms: Mapped[int] = mapped_column(BigInteger)
+    revision: Mapped[int] = mapped_column(server_default=text("1"))
+    rotation: Mapped[int] = mapped_column(server_default=text("0"))
+    crop_x: Mapped[float] = mapped_column(db.Double, server_default=text("0"))
+    crop_y: Mapped[float] = mapped_column(db.Double, server_default=text("0"))
+    crop_w: Mapped[float] = mapped_column(db.Double, server_default=text("0"))
+    crop_h: Mapped[float] = mapped_column(db.Double, server_default=text("0"))
+    width: Mapped[int]
+    height: Mapped[int]
+    rendered: Mapped[str] = mapped_column(String(4), default="")
+    infos: Mapped[str] = mapped_column(Text)
+    exifs: Mapped[str] = mapped_column(Text)
+    gps_exifs: Mapped[str | None] = mapped_column(String(64))
+    gps_html: Mapped[str | None] = mapped_column(String(64))
+    gps_ip: Mapped[str | None] = mapped_column(String(64))
+    latitude: Mapped[float | None] = mapped_column(db.Double)
+    longitude: Mapped[float | None] = mapped_column(db.Double)
+    taken_ms: Mapped[int | None] = mapped_column(BigInteger)
+    uploader: Mapped[str | None] = mapped_column(String(ID_LENGTH))
+    file_name: Mapped[str] = mapped_column(String(255), default="")
+
+    # Read backwards for "newest first".
+    __table_args__ = (Index("ix_image_album", "album_id", "created_ms", "id"),)
+
+
+IMAGES = (
+    sa.select(
+        *(
+            column
+            for column in Image.__table__.columns
+            if column.name not in ("taken_ms", "uploader")
+        ),
+        StoredObject.key,
+        StoredObject.storage,
+        StoredObject.width.label("original_width"),
+        StoredObject.height.label("original_height"),
+        Album.issuer,
+        Album.owner,
+        Album.public_id.label("album"),
+    )
+    .join(StoredObject, StoredObject.id == Image.object_id)
+    .join(Album, Album.id == Image.album_id)
+    .where(Album.deleted_ms.is_(None))
+)
+"""Images with what their answer, their thumbnails and the decision about them need: plain rows."""
+
+ALBUMS = sa.select(*Album.__table__.columns).where(Album.deleted_ms.is_(None))
+"""Albums that are not deleted: plain rows."""
