@@ -17,8 +17,6 @@ from imageapi.geometry import Box, Size
 from imageapi.imaging.headers import Header, broken, check_size
 from imageapi.imaging.limits import MAX_EXIF_BYTES, MAX_META_BYTES, MAX_SEGMENTS, Limits
 
-# ruff: noqa: PLR2004 (the figures are the format's own)
-
 _TURNED = {  # quarter turns anticlockwise, then what is mirrored → EXIF orientation
     (0, None): 1, (1, None): 8, (2, None): 3, (3, None): 6,
     (0, 0): 4, (1, 0): 5, (2, 0): 2, (3, 0): 7,
@@ -246,15 +244,15 @@ def _exif(stream: BinaryIO, meta: _Meta) -> bytes:
         return b""
     data = b""
     for offset, length in meta.items[item].extents[:16]:
-        length = min(length, MAX_EXIF_BYTES - len(data))
+        wanted = min(length, MAX_EXIF_BYTES - len(data))
         if meta.items[item].method == 1:
-            data += meta.data[offset : offset + length]
+            data += meta.data[offset : offset + wanted]
         elif meta.items[item].method == 0:
             try:
                 stream.seek(offset)
             except (OverflowError, OSError):
                 return b""
-            data += stream.read(length)
+            data += stream.read(wanted)
     return data[4 + int.from_bytes(data[:4], "big") :]
 
 

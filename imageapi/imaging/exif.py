@@ -3,8 +3,6 @@
 Source: Exif 3.0 §4.6. A value that can not be told is left out; nothing here raises for bad EXIF.
 """
 
-# ruff: noqa: PLR2004 (the figures are the format's own)
-
 from __future__ import annotations
 
 import datetime as dt

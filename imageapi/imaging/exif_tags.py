@@ -5,8 +5,6 @@ Left out: maker notes, thumbnails and everything else that is binary, and how a 
 Source: Exif 3.0 §4.6; ExifTool's tag tables for names and wordings, so that both can be compared.
 """
 
-# ruff: noqa: PLR2004 (the figures are the format's own)
-
 from __future__ import annotations
 
 import math

@@ -6,8 +6,6 @@ bound, so that a hostile file is refused in little time and memory whatever it c
 Source: ITU T.81 annex B, PNG 3rd edition §5 and §11, GIF89a, RFC 9649 (WebP), TIFF 6.0.
 """
 
-# ruff: noqa: PLR2004 (the figures are the format's own)
-
 from __future__ import annotations
 
 import io

@@ -6,6 +6,7 @@ Source: design §2 (formats, upright), §6 (limits before any decode).
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +91,13 @@ def inspect(path: Path, limits: Limits) -> tuple[Probe, Header]:
     ), header
 
 
+_MARKS = {
+    "jpg": re.compile(rb"\xff\xd8\xff"),
+    "png": re.compile(rb"\x89PNG\r\n\x1a\n"),
+    "gif": re.compile(rb"GIF8[79]a"),
+    "webp": re.compile(rb"RIFF.{4}WEBP", re.DOTALL),
+    "tiff": re.compile(rb"(II[*+]\0|MM\0[*+]).{4}(?!CR)", re.DOTALL),  # CR: raw files of Canon
+}
 _AVIF = {b"avif", b"avis"}
 _HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
 
@@ -100,16 +108,9 @@ def sniff(head: bytes) -> str:
     Raises:
         UnsupportedFormat: none that is accepted.
     """
-    if head.startswith(b"\xff\xd8\xff"):
-        return "jpg"
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "png"
-    if head.startswith((b"GIF87a", b"GIF89a")):
-        return "gif"
-    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
-        return "webp"
-    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+") and head[8:10] != b"CR":
-        return "tiff"
+    for kind, mark in _MARKS.items():
+        if mark.match(head):
+            return kind
     brands = boxes.brands(head)
     if brands & _AVIF:
         return "avif"

@@ -6,8 +6,6 @@ costs nothing. Pillow's reader takes every value in at once, which is why EXIF i
 Source: TIFF 6.0 §2, BigTIFF, Exif 3.0 §4.6.
 """
 
-# ruff: noqa: PLR2004 (the figures are the format's own)
-
 from __future__ import annotations
 
 import struct
