@@ -107,43 +107,49 @@ class Process:
 
     def pause(self) -> None:
         """Freeze it with all its children, as a server that accepts and never answers."""
-        for pid in self._signal_all(signal.SIGSTOP):
+        pids = self._all()
+        self._signal(pids, signal.SIGSTOP)
+        for pid in pids:
             while state(pid) not in "TtZX":
                 time.sleep(0.001)
 
     def resume(self) -> None:
         """Let it go on after `pause`."""
-        self._signal_all(signal.SIGCONT)
+        self._signal(self._all(), signal.SIGCONT)
 
     def kill(self) -> None:
         """End it and all its children at once, as a crash would."""
-        if self._popen is None:
-            return
-        for pid in self._signal_all(signal.SIGKILL):
-            if pid == self.pid:
-                self._popen.wait()
-            while state(pid) not in "ZX":
-                time.sleep(0.001)
+        if self._popen is not None:
+            self._end(self._all())
 
     def stop(self, timeout: float = 15) -> None:
-        """Ask it to end, and wait; end it by force when it has not in time."""
+        """Ask it to end, and wait; what of it is left then ends by force."""
         if not self.alive:
             return
+        pids = self._all()
         self.resume()
         os.kill(self.pid, self._gentle)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.wait(timeout)
-        self.kill()
+        self._end(pids)
 
-    def _signal_all(self, number: signal.Signals) -> list[int]:
-        """Signal the group and those of its children that left it; who was meant."""
-        pids = [self.pid, *descendants(self.pid)]
+    def _all(self) -> list[int]:
+        """It, and its children, also those that left its group."""
+        return [self.pid, *descendants(self.pid)]
+
+    def _end(self, pids: list[int]) -> None:
+        self._signal(pids, signal.SIGKILL)
+        self.wait()
+        for pid in pids:
+            while state(pid) not in "ZX":
+                time.sleep(0.001)
+
+    def _signal(self, pids: list[int], number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, number)
         for pid in pids[1:]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
-        return pids
 
 
 @dataclass(frozen=True, kw_only=True)
