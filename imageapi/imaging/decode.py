@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from PIL import Image, ImageChops, ImageFile
+from PIL import Image, ImageChops, ImageFile, ImageMath
 
 from imageapi.errors import UndecodablePicture
 from imageapi.geometry import Size
@@ -81,22 +81,34 @@ def decode(path: Path, kind: str, size: Size, scale: float) -> Image.Image:
         return _eight_bit(image)
 
 
+_KEPT = {"L", "LA", "RGB", "RGBA", "CMYK", "LAB"}
+
+
 def _eight_bit(image: Image.Image) -> Image.Image:
-    mode = image.mode
-    if mode.startswith("I;16"):
-        plain = image.convert("I") if mode != "I;16" else image
-        return plain.point(lambda value: value * (1 / 256)).convert("L")
-    if mode in ("I", "F"):
+    key = image.info.get("transparency")
+    if image.mode.startswith("I;16"):
+        return _sixteen_bit(image, key)
+    if image.mode in ("I", "F"):
         return _stretched(image)
-    if mode == "1":
-        return image.convert("L")
-    if mode in ("P", "PA") or (mode in ("L", "RGB") and "transparency" in image.info):
-        return _without_palette(image)
-    if mode == "CMYK" and image.format in ("JPEG", "MPO") and "adobe" not in image.info:
-        return _keep_profile(ImageChops.invert(image), image)  # Pillow takes Adobe's for granted
-    if mode in ("L", "LA", "RGB", "RGBA", "CMYK", "LAB"):
+    if image.mode == "CMYK" and image.format in ("JPEG", "MPO") and "adobe" not in image.info:
+        return _with_profile(ImageChops.invert(image), image)  # Pillow takes Adobe's for granted
+    if image.mode in _KEPT and key is None:
         return image
-    return _keep_profile(image.convert("RGBA" if mode in ("RGBa", "La") else "RGB"), image)
+    if isinstance(key, tuple) and max(key) > 255:  # of 16 bits, while the pixels have 8 by now
+        image.info["transparency"] = tuple(value >> 8 for value in key)
+    if image.mode == "1" and key is None:
+        return image.convert("L")
+    alpha = image.mode in ("PA", "RGBa") or key is not None
+    return _with_profile(image.convert("RGBA" if alpha else "RGB"), image)
+
+
+def _sixteen_bit(image: Image.Image, key: int | None) -> Image.Image:
+    whole = image if image.mode == "I;16" else image.convert("I")
+    grey = whole.point(lambda value: value * (1 / 256)).convert("L")
+    if key is not None:
+        shown = ImageMath.lambda_eval(lambda of: (of["im"] != key) * 255, im=image.convert("I"))
+        grey.putalpha(shown.convert("L"))
+    return _with_profile(grey, image)
 
 
 def _stretched(image: Image.Image) -> Image.Image:
@@ -110,11 +122,6 @@ def _stretched(image: Image.Image) -> Image.Image:
     return image.convert("F").point(lambda value: value * gain + -low * gain).convert("L")
 
 
-def _without_palette(image: Image.Image) -> Image.Image:
-    opaque = image.mode == "P" and "transparency" not in image.info
-    return _keep_profile(image.convert("RGB" if opaque else "RGBA"), image)
-
-
-def _keep_profile(result: Image.Image, source: Image.Image) -> Image.Image:
+def _with_profile(result: Image.Image, source: Image.Image) -> Image.Image:
     result.info = {key: source.info[key] for key in ("icc_profile",) if key in source.info}
     return result

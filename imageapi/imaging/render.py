@@ -37,11 +37,24 @@ _UPRIGHT = {
     8: Transpose.ROTATE_90,
 }
 _CLOCKWISE = {90: Transpose.ROTATE_270, 180: Transpose.ROTATE_180, 270: Transpose.ROTATE_90}
+# Each step swaps the axes or not, and after that mirrors left and right, top and bottom, or not.
 _SIDEWAYS = {
     Transpose.TRANSPOSE,
     Transpose.TRANSVERSE,
     Transpose.ROTATE_90,
     Transpose.ROTATE_270,
+}
+_FLIPS_ACROSS = {
+    Transpose.FLIP_LEFT_RIGHT,
+    Transpose.ROTATE_180,
+    Transpose.ROTATE_270,
+    Transpose.TRANSVERSE,
+}
+_FLIPS_DOWN = {
+    Transpose.FLIP_TOP_BOTTOM,
+    Transpose.ROTATE_180,
+    Transpose.ROTATE_90,
+    Transpose.TRANSVERSE,
 }
 
 
@@ -98,19 +111,29 @@ def draw(
     limits: Limits,
 ) -> Rendered:
     """As `render`, of a picture that was inspected already."""
+    with decoding(limits):
+        pictures = compose(path, probed, header, edit, renditions)
+        extension = "png" if any(map(_has_alpha, pictures.values())) else "jpg"
+        return Rendered(
+            extension=extension,
+            content_type="image/png" if extension == "png" else "image/jpeg",
+            files={name: _encoded(picture, extension) for name, picture in pictures.items()},
+            sizes={name: Size(*picture.size) for name, picture in pictures.items()},
+        )
+
+
+def compose(
+    path: Path, probed: Probe, header: Header, edit: Edit, renditions: Sequence[Rendition]
+) -> dict[str, Image.Image]:
+    """The renditions before they are encoded: 8 bits, sRGB; with alpha if the source shows any.
+
+    Raises:
+        UndecodablePicture: inside `decoding`.
+    """
     edited = geometry.effective_size(probed.size, edit)
     plans = {rendition.name: geometry.plan(edited, rendition) for rendition in renditions}
     need = max((max(_scales(plan)) for plan in plans.values()), default=1.0)
-    with decoding(limits):
-        source = _Source(path, probed, header, edit, edited, need)
-        pictures = _cascade(source, plans, edited)
-        extension = "png" if source.transparent else "jpg"
-        return Rendered(
-            extension=extension,
-            content_type="image/png" if source.transparent else "image/jpeg",
-            files={name: _encoded(picture, extension) for name, picture in pictures.items()},
-            sizes={name: plan.size for name, plan in plans.items()},
-        )
+    return _cascade(_Source(path, probed, header, edit, edited, need), plans, edited)
 
 
 def _scales(plan: Plan) -> tuple[float, float]:
@@ -133,7 +156,7 @@ class _Source:
         self._rotation = _CLOCKWISE.get(edit.rotation)
         self._crop = geometry.crop_box(edit.crop, probed.size)
         self._clean = None if turned else header.clean
-        self.transparent = _transparent(self._raster)
+        self._transparent = _transparent(self._raster)
 
     def cut(self, plan: Plan) -> Image.Image:
         """One rendition from the raster, in sRGB, upright and edited."""
@@ -145,7 +168,7 @@ class _Source:
             _scaled(self._raster, self._trace(_Span(*plan.box)), size),
             self._raster.info.get("icc_profile"),
         )
-        if picture.mode in ("LA", "RGBA") and not self.transparent:
+        if _has_alpha(picture) and not self._transparent:
             picture = picture.convert(picture.mode[:-1])
         for step in steps:
             picture = picture.transpose(step)
@@ -173,26 +196,19 @@ def _moved(span: _Span, across: float, down: float) -> _Span:
 def _before(span: _Span, after: Size, step: Transpose) -> _Span:
     """Where a box of a transposed picture, of the size `after`, was before."""
     left, top, right, bottom = span
-    width, height = after
-    match step:
-        case Transpose.FLIP_LEFT_RIGHT:
-            return _Span(width - right, top, width - left, bottom)
-        case Transpose.FLIP_TOP_BOTTOM:
-            return _Span(left, height - bottom, right, height - top)
-        case Transpose.ROTATE_180:
-            return _Span(width - right, height - bottom, width - left, height - top)
-        case Transpose.TRANSPOSE:
-            return _Span(top, left, bottom, right)
-        case Transpose.TRANSVERSE:
-            return _Span(height - bottom, width - right, height - top, width - left)
-        case Transpose.ROTATE_90:
-            return _Span(height - bottom, left, height - top, right)
-        case Transpose.ROTATE_270:
-            return _Span(top, width - right, bottom, width - left)
+    if step in _FLIPS_ACROSS:
+        left, right = after.width - right, after.width - left
+    if step in _FLIPS_DOWN:
+        top, bottom = after.height - bottom, after.height - top
+    return _Span(top, left, bottom, right) if step in _SIDEWAYS else _Span(left, top, right, bottom)
+
+
+def _has_alpha(picture: Image.Image) -> bool:
+    return picture.mode in ("LA", "RGBA")
 
 
 def _transparent(raster: Image.Image) -> bool:
-    if raster.mode not in ("LA", "RGBA"):
+    if not _has_alpha(raster):
         return False
     low, _ = raster.getchannel("A").getextrema()
     return isinstance(low, int) and low < 255
