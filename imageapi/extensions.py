@@ -61,6 +61,7 @@ class Reader:
             poolclass=sa.NullPool,
             isolation_level="AUTOCOMMIT",
             connect_args=_connect_args(url),
+            hide_parameters=True,
         )
         if self._engine.dialect.name == "sqlite":
             sa.event.listen(self._engine, "connect", _prepare_sqlite)
@@ -92,7 +93,10 @@ class Reader:
 def init_app(app: Flask, url: str) -> None:
     """Bind the database at `url` and the migrations to `app`; connects to nothing yet."""
     app.config["SQLALCHEMY_DATABASE_URI"] = url
-    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {"connect_args": _connect_args(url)}
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {
+        "connect_args": _connect_args(url),
+        "hide_parameters": True,
+    }
     db.init_app(app)
     migrate.init_app(app)
     app.extensions["reader"] = Reader(url)
