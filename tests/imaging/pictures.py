@@ -1,0 +1,147 @@
+"""Makes pictures and EXIF blocks, good and bad, and reads renditions."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from imageapi.geometry import Rendition
+
+FULL = Rendition("full", 1920, 1920, "fit")
+LARGE = Rendition("large", 200, 200, "fill")
+MINI = Rendition("mini", 100, 100, "fill")
+ALL = (FULL, LARGE, MINI)
+
+CORNERS = ((220, 30, 30), (30, 200, 30), (30, 30, 220), (230, 220, 30))
+"""Colours of a test picture: top left, top right, bottom left, bottom right."""
+
+
+def corners(width: int = 96, height: int = 64) -> Image.Image:
+    """A picture of four fields; where up is can be told from it."""
+    picture = Image.new("RGB", (width, height))
+    half = (width // 2, height // 2)
+    for index, colour in enumerate(CORNERS):
+        place = (index % 2 * half[0], index // 2 * half[1])
+        picture.paste(colour, (*place, place[0] + half[0], place[1] + half[1]))
+    return picture
+
+
+def seen_corners(picture: Image.Image) -> list[int]:
+    """Which field's colour is nearest in each quarter of a picture."""
+    rgb = picture.convert("RGB")
+    width, height = rgb.size
+    places = [(x * width // 4, y * height // 4) for y in (1, 3) for x in (1, 3)]
+    return [_nearest(rgb.getpixel(place)) for place in places]
+
+
+def _nearest(pixel: Any) -> int:
+    distances = [sum((a - b) ** 2 for a, b in zip(pixel, c, strict=True)) for c in CORNERS]
+    return distances.index(min(distances))
+
+
+def opened(data: bytes) -> Image.Image:
+    """A rendition, decoded."""
+    picture = Image.open(io.BytesIO(data))
+    picture.load()
+    return picture
+
+
+def saved(path: Path, picture: Image.Image, form: str, **options: Any) -> Path:
+    """A picture as a file."""
+    picture.save(path, form, **options)
+    return path
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """A PNG chunk."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+PNG_MARK = b"\x89PNG\r\n\x1a\n"
+
+
+def png(
+    rows: list[bytes], width: int, colour: int, depth: int, before: bytes = b"", after: bytes = b""
+) -> bytes:
+    """A PNG of raw rows, with more chunks before and after its pixels."""
+    head = struct.pack(">IIBBBBB", width, len(rows), depth, colour, 0, 0, 0)
+    pixels = zlib.compress(b"".join(b"\0" + row for row in rows))
+    return (
+        PNG_MARK
+        + chunk(b"IHDR", head)
+        + before
+        + chunk(b"IDAT", pixels)
+        + after
+        + chunk(b"IEND", b"")
+    )
+
+
+Field = tuple[int, int, int, bytes]
+"""Tag, type, count, bytes of the values."""
+
+
+def ascii_field(tag: int, text: bytes) -> Field:
+    return tag, 2, len(text) + 1, text + b"\0"
+
+
+def shorts(tag: int, *values: int) -> Field:
+    return tag, 3, len(values), struct.pack(f"<{len(values)}H", *values)
+
+
+def longs(tag: int, *values: int) -> Field:
+    return tag, 4, len(values), struct.pack(f"<{len(values)}I", *values)
+
+
+def ratios(tag: int, *values: tuple[int, int]) -> Field:
+    return tag, 5, len(values), b"".join(struct.pack("<II", *value) for value in values)
+
+
+def exif(
+    image: list[Field], photo: list[Field] | None = None, gps: list[Field] | None = None
+) -> bytes:
+    """An EXIF block, little-endian, of up to three directories."""
+    block = b"II*\0\x08\0\0\0"
+    pointers = [(tag, part) for tag, part in ((0x8769, photo), (0x8825, gps)) if part is not None]
+    first = image + [longs(tag, 0) for tag, _ in pointers]
+    start = 8 + _length(first)
+    for index, (tag, part) in enumerate(pointers):
+        first[len(image) + index] = longs(tag, start)
+        start += _length(part)
+    for part in (first, *(part for _, part in pointers)):
+        block += _directory(part, len(block))
+    return block
+
+
+def _length(fields: list[Field]) -> int:
+    return (
+        6
+        + 12 * len(fields)
+        + sum(len(data) + len(data) % 2 for *_, data in fields if len(data) > 4)
+    )
+
+
+def _directory(fields: list[Field], start: int) -> bytes:
+    entries, values = b"", b""
+    place = start + 6 + 12 * len(fields)
+    for tag, kind, count, data in fields:
+        entries += struct.pack("<HHI", tag, kind, count)
+        if len(data) > 4:
+            entries += struct.pack("<I", place + len(values))
+            values += data + b"\0" * (len(data) % 2)
+        else:
+            entries += data.ljust(4, b"\0")
+    return struct.pack("<H", len(fields)) + entries + b"\0\0\0\0" + values
+
+
+def jpeg_with_exif(block: bytes, picture: Image.Image | None = None) -> bytes:
+    """A JPEG whose EXIF segment holds exactly these bytes."""
+    output = io.BytesIO()
+    (picture or corners()).save(output, "JPEG", quality=90)
+    data = output.getvalue()
+    segment = b"Exif\0\0" + block
+    return data[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + data[2:]
