@@ -17,7 +17,7 @@ def upright(path: Path) -> Any:
     picture = pyvips.Image.new_from_file(str(path)).autorot()
     if picture.get_typeof("icc-profile-data"):
         picture = picture.icc_transform("srgb", embedded=True, intent="perceptual")
-    elif picture.format == "ushort":
+    elif picture.interpretation == "grey16":
         picture = (picture >> 8).cast("uchar").copy(interpretation="b-w")
     elif picture.interpretation not in ("srgb", "b-w"):
         picture = picture.colourspace("srgb")
