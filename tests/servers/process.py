@@ -13,13 +13,18 @@ from pathlib import Path
 from typing import Any
 
 
-def descendants(pid: int) -> list[int]:
-    """All processes below this one, also those that left its group."""
+def _children(pid: int) -> list[int]:
     children = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(OSError):
             children += [int(child) for child in task.read_text().split()]
-    return children + [pid for child in children for pid in descendants(child)]
+    return children
+
+
+def descendants(pid: int) -> list[int]:
+    """All processes below this one, also those that left its group."""
+    children = _children(pid)
+    return children + [below for child in children for below in descendants(child)]
 
 
 def state(pid: int) -> str:
@@ -28,6 +33,15 @@ def state(pid: int) -> str:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
     except OSError:
         return "X"
+
+
+def freeze(pid: int) -> list[int]:
+    """Stop a process, then all below it; returns them, the process first."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGSTOP)
+    while state(pid) not in "TtZX":
+        time.sleep(0.001)
+    return [pid, *(below for child in _children(pid) for below in freeze(child))]
 
 
 class Process:
@@ -107,35 +121,27 @@ class Process:
 
     def pause(self) -> None:
         """Freeze it with all its children, as a server that accepts and never answers."""
-        pids = self._all()
-        self._signal(pids, signal.SIGSTOP)
-        for pid in pids:
-            while state(pid) not in "TtZX":
-                time.sleep(0.001)
+        freeze(self.pid)
 
     def resume(self) -> None:
         """Let it go on after `pause`."""
-        self._signal(self._all(), signal.SIGCONT)
+        self._signal([self.pid, *descendants(self.pid)], signal.SIGCONT)
 
     def kill(self) -> None:
         """End it and all its children at once, as a crash would."""
         if self._popen is not None:
-            self._end(self._all())
+            self._end(freeze(self.pid))  # frozen, none of them starts another meanwhile
 
     def stop(self, timeout: float = 15) -> None:
         """Ask it to end, and wait; what of it is left then ends by force."""
         if not self.alive:
             return
-        pids = self._all()
         self.resume()
+        pids = [self.pid, *descendants(self.pid)]
         os.kill(self.pid, self._gentle)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.wait(timeout)
         self._end(pids)
-
-    def _all(self) -> list[int]:
-        """It, and its children, also those that left its group."""
-        return [self.pid, *descendants(self.pid)]
 
     def _end(self, pids: list[int]) -> None:
         self._signal(pids, signal.SIGKILL)
