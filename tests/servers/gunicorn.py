@@ -72,7 +72,7 @@ def environment(instance: Path, env: Mapping[str, str] | None = None) -> dict[st
     """A clean environment with a secret of its own, and what the caller gives on top."""
     return {
         **clean_environment(),
-        "HOME": str(instance),
+        "HOME": str(instance.parent),  # where gunicorn keeps its control socket
         "IMAGEAPI_SECRET_KEYS": secrets.token_urlsafe(48),
         "IMAGEAPI_INSTANCE": str(instance),
         **(env or {}),

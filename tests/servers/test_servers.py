@@ -13,6 +13,7 @@ from botocore.exceptions import ClientError
 
 from . import need
 from .fault_proxy import fault_proxy
+from .gunicorn import gunicorn
 from .nginx import nginx
 from .ports import HOST, reserved
 from .postgres import postgres
@@ -156,6 +157,23 @@ def test_nginx_stands_in_front_of_another():
             assert requests.get(server.url, timeout=10).status_code == 502
             server.stop()
             assert (server.directory / "access.log").read_text().count("\n") == 2
+
+
+def test_gunicorn_serves_the_application():
+    with leaving_nothing(gunicorn({"IMAGEAPI_LOG_LEVEL": "DEBUG"})) as server:
+        assert requests.get(f"{server.url}/healthz", timeout=10).ok
+        assert "routes" in server.flask("--help").stdout
+        with pytest.raises(RuntimeError, match="No such command 'nonsense'"):
+            server.flask("nonsense")
+        assert server.instance.is_dir()
+        workers = server.workers
+        server.kill9()
+        assert all(state(pid) in "ZX" for pid in workers)
+        with pytest.raises(requests.ConnectionError):
+            requests.get(f"{server.url}/healthz", timeout=10)
+        server.start()
+        assert requests.get(f"{server.url}/healthz", timeout=10).ok
+        assert server.log.count("Listening at") == 2
 
 
 _WEB = "server { listen 127.0.0.1:@PORT@; root @DIR@; dav_methods PUT; client_max_body_size 9m; }"
