@@ -7,8 +7,8 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from imageapi import catalog, cli, extensions, telemetry
 from imageapi.auth import guard
-from imageapi.auth.tokens import Keyring
-from imageapi.blueprints import albums, files, images, ops, problems, responses
+from imageapi.auth.revocation import Authority
+from imageapi.blueprints import albums, files, images, ops, problems, responses, shares
 from imageapi.settings import Settings, load
 
 API = "/api/v1"
@@ -35,10 +35,14 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
     responses.init_app(app)
     app.register_blueprint(images.blueprint, url_prefix=API)
     app.register_blueprint(albums.blueprint, url_prefix=API)
+    app.register_blueprint(shares.blueprint, url_prefix=API)
     app.register_blueprint(files.blueprint)
     app.register_blueprint(ops.blueprint)
     problems.init_app(app)
-    guard.init_app(app, Keyring({"": settings.secret_keys}, settings.token_max_age))
+    guard.init_app(
+        app,
+        Authority(settings.secret_keys, settings.token_max_age, require_iat=settings.require_iat),
+    )
     cli.init_app(app)
 
     if settings.trusted_proxies:

@@ -114,6 +114,71 @@ class Image(Base):
     __table_args__ = (Index("ix_image_album", "album_id", "created_ms", "id"),)
 
 
+class IntegratorKey(Base):
+    """A secret of a registered integrator; the newest signs, all verify until they end."""
+
+    __tablename__ = "integrator_key"
+
+    id: Mapped[int] = mapped_column(_ROW_ID, primary_key=True)
+    issuer: Mapped[str] = mapped_column(_ISSUER, index=True)
+    secret: Mapped[str] = mapped_column(String(ID_LENGTH))
+    created_ms: Mapped[int] = mapped_column(BigInteger)
+    ends_ms: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class Revocation(Base):
+    """Tokens of a subject that were not issued after `at` (seconds since 1970) are refused.
+
+    `kind`: `user`, `album`, `issuer` or `all`; `subject`: the user id, or the album's row id, so that
+    a rename changes nothing.
+    """
+
+    __tablename__ = "revocation"
+
+    kind: Mapped[str] = mapped_column(String(8), primary_key=True)
+    issuer: Mapped[str] = mapped_column(_ISSUER, primary_key=True)
+    subject: Mapped[str] = mapped_column(String(ID_LENGTH), primary_key=True)
+    at: Mapped[int] = mapped_column(BigInteger)
+
+
+class Generation(Base):
+    """One row: it counts the changes of keys and revocations, so that a worker sees that it is late."""
+
+    __tablename__ = "generation"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    value: Mapped[int] = mapped_column(BigInteger)
+
+
+class Share(Base):
+    """What a share token may do at most. `abilities`: JSON list; `expires_at`: seconds since 1970."""
+
+    __tablename__ = "share"
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    album_id: Mapped[int] = mapped_column(ForeignKey(Album.id), index=True)
+    created_ms: Mapped[int] = mapped_column(BigInteger)
+    expires_at: Mapped[int] = mapped_column(BigInteger)
+    abilities: Mapped[str] = mapped_column(Text)
+    label: Mapped[str | None] = mapped_column(String(ID_LENGTH))
+    maker: Mapped[str | None] = mapped_column(String(ID_LENGTH))
+    revoked_ms: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class ReservedID(Base):
+    """An album id that was given up: only its last owner may take it again until `until_ms`."""
+
+    __tablename__ = "reserved_id"
+
+    issuer: Mapped[str] = mapped_column(_ISSUER, primary_key=True)
+    public_id: Mapped[str] = mapped_column(String(ID_LENGTH), primary_key=True)
+    owner: Mapped[str | None] = mapped_column(String(ID_LENGTH))
+    until_ms: Mapped[int] = mapped_column(BigInteger)
+
+
+GENERATION = sa.select(Generation.value).scalar_subquery().label("generation")
+"""How many changes of keys and revocations there were, as a column of any SELECT."""
+
 IMAGES = (
     sa.select(
         *(
@@ -128,12 +193,16 @@ IMAGES = (
         Album.issuer,
         Album.owner,
         Album.public_id.label("album"),
+        GENERATION,
     )
     .join(StoredObject, StoredObject.id == Image.object_id)
     .join(Album, Album.id == Image.album_id)
     .where(Album.deleted_ms.is_(None))
 )
-"""Images with what their answer, their thumbnails and the decision about them need: plain rows."""
+"""Images with what their answer, their thumbnails and the decision about them need: plain rows.
 
-ALBUMS = sa.select(*Album.__table__.columns).where(Album.deleted_ms.is_(None))
+`generation` is that of keys and revocations at the moment of the read.
+"""
+
+ALBUMS = sa.select(*Album.__table__.columns, GENERATION).where(Album.deleted_ms.is_(None))
 """Albums that are not deleted: plain rows."""

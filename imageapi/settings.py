@@ -233,6 +233,9 @@ class Settings:
         default=30 * 24 * 3600,
         validate=validate.Range(min=4 * 3600),
     )
+    require_iat: bool = setting(
+        "Whether a token without `iat` is refused.", kind="bool", default=False
+    )
     log_level: str = setting(
         "The least level that is logged.",
         default="INFO",

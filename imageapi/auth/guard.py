@@ -8,9 +8,10 @@ Source: design §3.
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from flask import Flask, Response, current_app, g, request
@@ -18,20 +19,58 @@ from sqlalchemy import orm
 
 from imageapi import models
 from imageapi.auth import policy, tokens
-from imageapi.auth.policy import Access
+from imageapi.auth.policy import Access, AlbumFacts, ShareFacts
+from imageapi.auth.revocation import Authority, Snapshot
 from imageapi.errors import AccessDenied, NotFound, Unauthorized
 from imageapi.extensions import read
+from imageapi.models import Album, Image, Share
 
 API = "/api/"
 
-_IMAGE = models.IMAGES.where(models.Image.id == sa.bindparam("image_id"))
-_ALBUM = models.ALBUMS.where(
-    models.Album.issuer == sa.bindparam("issuer"),
-    models.Album.public_id == sa.bindparam("public_id"),
+_SHARE: list[Any] = [
+    Share.id.label("share_id"),
+    Share.album_id.label("share_album_id"),
+    Share.abilities.label("share_abilities"),
+    Share.expires_at.label("share_expires_at"),
+    Share.revoked_ms.label("share_revoked_ms"),
+]
+_OF_TOKEN = Share.id == sa.bindparam("share")
+_THE_SHARE = sa.select(*_SHARE).where(_OF_TOKEN)
+
+
+class _Guarded(NamedTuple):
+    """One SELECT in two forms: with the row of the token's share beside it, or without."""
+
+    plain: sa.Select[Any]
+    shared: sa.Select[Any]
+
+    def choose(self) -> sa.Select[Any]:
+        return self.plain if g.token.share is None else self.shared
+
+
+def _guarded(select: sa.Select[Any]) -> _Guarded:
+    return _Guarded(select, select.add_columns(*_SHARE).outerjoin(Share, _OF_TOKEN))
+
+
+_IMAGE = _guarded(models.IMAGES.where(Image.id == sa.bindparam("image_id")))
+_ALBUM = _guarded(
+    models.ALBUMS.where(
+        Album.issuer == sa.bindparam("issuer"), Album.public_id == sa.bindparam("public_id")
+    )
+)
+_ALBUM_ROW = _guarded(models.ALBUMS.where(Album.id == sa.bindparam("album_id")))
+
+_ASKED = orm.aliased(Share)
+_SHARED = _guarded(
+    sa.select(
+        _ASKED.id, _ASKED.album_id, Album.issuer, Album.public_id, Album.owner, models.GENERATION
+    )
+    .join(Album, Album.id == _ASKED.album_id)
+    .where(_ASKED.id == sa.bindparam("share_id"), _ASKED.revoked_ms.is_(None))
 )
 
 
-def init_app(app: Flask, keyring: tokens.Keyring) -> None:
+def init_app(app: Flask, authority: Authority) -> None:
     """Put the guard before every route of `app`.
 
     Raises:
@@ -40,9 +79,15 @@ def init_app(app: Flask, keyring: tokens.Keyring) -> None:
     endpoints = {rule.endpoint for rule in app.url_map.iter_rules()}
     if unlisted := endpoints ^ policy.POLICY.keys():
         raise RuntimeError(f"routes and policy table differ: {', '.join(sorted(unlisted))}")
-    app.extensions["keyring"] = keyring
+    app.extensions["authority"] = authority
     app.before_request(authenticate)
     app.after_request(_demand_decision)
+
+
+def authority() -> Authority:
+    """The authority of the current application."""
+    found: Authority = current_app.extensions["authority"]
+    return found
 
 
 def authenticate() -> None:
@@ -57,14 +102,20 @@ def authenticate() -> None:
         return
     try:
         text = tokens.credential(request.environ.get("HTTP_AUTHORIZATION"))
-        g.token = _keyring().verify(text, time.time())
+        try:
+            _stand(text, authority().snapshot)
+        except tokens.UnknownKey:
+            _stand(text, authority().latest())
     except tokens.TokenFault as fault:
         raise Unauthorized from fault
+    if rule is None:
+        _stand_again(authority().latest())
 
 
 def renewed() -> str:
     """The X-token of this request."""
-    return _keyring().renew(g.token, time.time())
+    snapshot: Snapshot = g.snapshot
+    return snapshot.keyring.renew(g.token, time.time(), g.get("share_ends"))
 
 
 def image(image_id: uuid.UUID) -> sa.Row[Any]:
@@ -74,10 +125,13 @@ def image(image_id: uuid.UUID) -> sa.Row[Any]:
         NotFound: it is not there, or the token does not reach its album.
         AccessDenied: the token reaches the album, but lacks the route's abilities.
     """
-    rows = read(_IMAGE, image_id=str(image_id))
-    if not rows or not _permitted(rows[0].issuer, rows[0].album, rows[0].owner):
+    rows = read(_IMAGE.choose(), image_id=str(image_id), share=g.token.share)
+    if not _present(rows):
         raise NotFound
-    return rows[0]
+    row = rows[0]
+    if not _permitted(row, AlbumFacts(row.album_id, row.issuer, row.album, row.owner)):
+        raise NotFound
+    return row
 
 
 def album(public_id: str) -> sa.Row[Any]:
@@ -95,27 +149,58 @@ def album_of_list(public_id: str) -> sa.Row[Any] | None:
         AccessDenied: as `image`.
     """
     g.decided = True
-    if "\0" in public_id:
-        return None
-    rows = read(_ALBUM, issuer=g.token.issuer, public_id=public_id)
-    if rows and _permitted(rows[0].issuer, public_id, rows[0].owner):
-        return rows[0]
-    return None
+    rows = (
+        read(_ALBUM.choose(), issuer=g.token.issuer, public_id=public_id, share=g.token.share)
+        if "\0" not in public_id
+        else []
+    )
+    return rows[0] if _present(rows) and _permitted(rows[0], _facts(rows[0])) else None
+
+
+def share(share_id: uuid.UUID) -> sa.Row[Any]:
+    """The live share with its album: `id`, `album_id`, and what was decided by. Raises as `image`."""
+    rows = read(_SHARED.choose(), share_id=str(share_id), share=g.token.share)
+    if not _present(rows):
+        raise NotFound
+    row = rows[0]
+    if not _permitted(row, AlbumFacts(row.album_id, row.issuer, row.public_id, row.owner)):
+        raise NotFound
+    return row
 
 
 def confirm(album_id: int, session: orm.Session) -> None:
     """Decide about an album again, inside the transaction that is about to write to it.
 
     Raises:
-        NotFound, AccessDenied: as `album`; it may have gone or changed hands meanwhile.
+        NotFound, AccessDenied, Unauthorized: as `album`; it may have gone, changed hands or been
+            revoked meanwhile.
     """
-    row = session.execute(models.ALBUMS.where(models.Album.id == album_id)).one_or_none()
-    if row is None or not _permitted(row.issuer, row.public_id, row.owner):
+    parameters = {"album_id": album_id, "share": g.token.share}
+    row = session.execute(_ALBUM_ROW.choose(), parameters).one_or_none()
+    if row is None or not _permitted(row, _facts(row)):
         raise NotFound
 
 
-def _permitted(issuer: str, public_id: str, owner: str | None) -> bool:
-    granted = policy.abilities(g.token, issuer, public_id, owner)
+def _present(rows: Any) -> bool:
+    if not rows:
+        # No row told us the generation, so ask: a revoked token gets 401, not 404.
+        _stand_again(authority().latest())
+    return bool(rows)
+
+
+def _facts(row: Any) -> AlbumFacts:
+    return AlbumFacts(row.id, row.issuer, row.public_id, row.owner)
+
+
+def _permitted(row: Any, album: AlbumFacts) -> bool:
+    if row.generation != g.snapshot.generation:
+        _stand_again(authority().at(row.generation))
+    try:
+        g.snapshot.check_album(g.token, album.id)
+    except tokens.TokenFault as fault:
+        raise Unauthorized from fault
+    share = None if g.token.share is None else _live_share(row)
+    granted = policy.abilities(g.token, album, share)
     if granted is None:
         return False
     rule = policy.POLICY[request.endpoint or ""]
@@ -126,13 +211,35 @@ def _permitted(issuer: str, public_id: str, owner: str | None) -> bool:
     return True
 
 
+def _stand(text: str, snapshot: Snapshot) -> None:
+    token = snapshot.keyring.verify(text, time.time())
+    snapshot.check(token)
+    g.token, g.snapshot = token, snapshot
+
+
+def _stand_again(snapshot: Snapshot) -> None:
+    try:
+        if snapshot is not g.snapshot:
+            _stand(g.token.text, snapshot)
+    except tokens.TokenFault as fault:
+        raise Unauthorized from fault
+    if g.token.share is not None:
+        rows = read(_THE_SHARE, share=g.token.share)
+        if not rows:
+            raise Unauthorized
+        _live_share(rows[0])
+
+
+def _live_share(row: Any) -> ShareFacts:
+    dead = row.share_id is None or row.share_revoked_ms is not None
+    if dead or row.share_expires_at <= time.time():
+        raise Unauthorized
+    g.share_ends = row.share_expires_at
+    return ShareFacts(row.share_album_id, frozenset(json.loads(row.share_abilities)))
+
+
 def _demand_decision(response: Response) -> Response:
     rule = policy.POLICY.get(request.endpoint or "")
     if response.status_code < 300 and isinstance(rule, frozenset) and "decided" not in g:
         raise RuntimeError(f"{request.endpoint} answered without a decision of the guard")
     return response
-
-
-def _keyring() -> tokens.Keyring:
-    keyring: tokens.Keyring = current_app.extensions["keyring"]
-    return keyring

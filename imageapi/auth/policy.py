@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from imageapi.auth.tokens import Token
 
@@ -51,6 +52,9 @@ POLICY: Mapping[str, Rule] = {
     "images.show": _any(Ability.IMAGE_LIST, Ability.SEE),
     "albums.upload_image": _any(Ability.IMAGE_UPLOAD),
     "albums.list_images": _any(Ability.IMAGE_LIST),
+    "shares.create": _any(Ability.IMAGE_SHARE),
+    "shares.index": _any(Ability.IMAGE_SHARE),
+    "shares.delete": _any(Ability.IMAGE_SHARE),
     "files.rendition": Access.SIGNED,
     "files.blank": Access.PUBLIC,
     "ops.healthz": Access.PUBLIC,
@@ -66,23 +70,53 @@ ACCESS_HEADERS: Mapping[str, Mapping[str, Ability]] = {
 """Endpoint to the headers that tell a client what it may do next, in contract order."""
 
 
-def abilities(
-    token: Token, issuer: str, public_id: str, owner: str | None
-) -> frozenset[Ability] | None:
-    """What `token` may do in the album `(issuer, public_id)` of `owner`.
+class AlbumFacts(NamedTuple):
+    """What the decision looks at in an album; `id` is its row's own."""
 
+    id: int
+    issuer: str
+    public_id: str
+    owner: str | None
+
+
+class ShareFacts(NamedTuple):
+    """What a live share allows: these abilities, in the album whose row has this id."""
+
+    album_id: int
+    abilities: frozenset[str]
+
+
+def abilities(
+    token: Token, album: AlbumFacts, share: ShareFacts | None = None
+) -> frozenset[Ability] | None:
+    """What `token` may do in `album`.
+
+    Args:
+        token: verified.
+        album: to be decided about.
+        share: the share that the token comes from, where it comes from one; must be live.
     Returns: the abilities, or None when the token does not reach the album at all.
     """
-    if token.issuer != issuer:
+    if token.issuer != album.issuer:
         return None
-    if public_id in token.entries:
-        return _granted(token.entries[public_id])
-    if owner is not None and token.user_id == owner:
+    if token.share is not None:
+        return _shared(token, album, share)
+    if album.public_id in token.entries:
+        return granted(token.entries[album.public_id])
+    if album.owner is not None and token.user_id == album.owner:
         return OWNER_ABILITIES
     return None
 
 
-def _granted(entry: object) -> frozenset[Ability]:
+def _shared(token: Token, album: AlbumFacts, share: ShareFacts | None) -> frozenset[Ability] | None:
+    if share is None or share.album_id != album.id:
+        return None
+    (entry,) = token.entries.values()
+    return (granted(entry) & share.abilities) - {Ability.IMAGE_SHARE}
+
+
+def granted(entry: object) -> frozenset[Ability]:
+    """The abilities that one entry of a token grants: only JSON true counts."""
     flags = entry.get("Access") if isinstance(entry, dict) else None
     if not isinstance(flags, dict):
         return frozenset()

@@ -17,7 +17,7 @@ import re
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import cachetools
 import jwt
@@ -52,6 +52,10 @@ class TokenFault(Exception):
     """Why a token does not count: one sentence, for `token explain`; a client only sees 401."""
 
 
+class UnknownKey(TokenFault):
+    """No key that we know signed it; one that was made this moment may have."""
+
+
 @dataclass(frozen=True, eq=False)
 class Token:
     """A verified token.
@@ -62,7 +66,10 @@ class Token:
         expires: its `exp`, seconds since 1970.
         issuer: its `iss`, "" for the operator's own.
         user_id: None when it names no user: it owns nothing then.
+        issued_at: its `iat`, or None.
         entries: album id to its entry in `abilities`, whatever that is.
+        share: the id of the share that it comes from, or None.
+        key_ends: when the key that signed it ends, seconds since 1970.
         renewed: the X-token given last, by the second it was asked for.
     """
 
@@ -71,7 +78,10 @@ class Token:
     expires: int
     issuer: str
     user_id: str | None
+    issued_at: int | None
     entries: Mapping[str, Any]
+    share: str | None
+    key_ends: float
     renewed: dict[int, str] = field(default_factory=dict, repr=False)
 
 
@@ -104,6 +114,13 @@ def _ignorable(options: str) -> bool:
     return True
 
 
+class Key(NamedTuple):
+    """A secret, and when it stops to verify, in seconds since 1970."""
+
+    secret: str
+    ends: float = math.inf
+
+
 class Keyring:
     """The keys that tokens are verified with, by issuer; the newest first.
 
@@ -111,10 +128,13 @@ class Keyring:
     is, so nothing that an old key vouched for outlives it.
     """
 
-    def __init__(self, keys: Mapping[str, Sequence[str]], max_age: int) -> None:
-        """Keep `keys` (issuer to keys, "" is the operator) and the most seconds ahead of `exp`."""
+    def __init__(
+        self, keys: Mapping[str, Sequence[Key]], max_age: int, *, require_iat: bool = False
+    ) -> None:
+        """Keep `keys` (issuer to keys, "" is the operator) and the most seconds `exp` is ahead."""
         self._keys = keys
         self._max_age = max_age
+        self._require_iat = require_iat
         self._known: cachetools.LRUCache[str, Token] = cachetools.LRUCache(4096)
         self._lock = threading.Lock()
 
@@ -127,63 +147,85 @@ class Keyring:
         with self._lock:
             token = self._known.get(text)
         if token is None:
-            token = self._decode(text)
+            token = self._decode(text, now)
             with self._lock:
                 self._known[text] = token
-        self._check_dates(token.claims, now)
+        self._check_dates(token, now)
         return token
 
-    def renew(self, token: Token, now: float) -> str:
+    def renew(self, token: Token, now: float, end: int | None = None) -> str:
         """The X-token: the same claims in their order, `exp` at `now` + 4 h.
 
-        Never past `renew_until`, nor `iat` + the greatest age; where nothing later may be given, the
-        token itself is.
+        Never past `renew_until`, nor `iat` + the greatest age, nor `end`; where nothing later may be
+        given, the token itself is.
         """
         expires = int(now) + RENEWAL
         renewed = token.renewed.get(expires)
         if renewed is None:
-            cap = self._cap(token.claims)
+            cap = self._cap(token.claims, end)
             at_cap = cap < expires and (cap <= now or cap == token.expires)
             renewed = token.text if at_cap else self._sign(token, min(expires, cap))
             token.renewed.clear()
             token.renewed[expires] = renewed
         return renewed
 
-    def _sign(self, token: Token, expires: int) -> str:
-        claims = {**token.claims, "exp": expires}
-        return sign(claims, self._keys[token.issuer][0])
+    def issue(self, claims: Mapping[str, Any], issuer: str = "") -> str:
+        """A token that says `claims`, signed with the issuer's newest key.
 
-    def _cap(self, claims: Mapping[str, Any]) -> int:
+        Raises:
+            UnknownKey: the issuer is not registered.
+        """
+        return sign(claims, self._of(issuer)[0].secret)
+
+    def _sign(self, token: Token, expires: int) -> str:
+        return self.issue({**token.claims, "exp": expires}, token.issuer)
+
+    def _cap(self, claims: Mapping[str, Any], end: int | None) -> int:
         aged: int = claims["iat"] + self._max_age if "iat" in claims else _FOREVER
         until: int = claims.get("renew_until", _FOREVER)
-        return min(aged, until)
+        return min(aged, until, end or _FOREVER)
 
-    def _decode(self, text: str) -> Token:
-        claims = _claims(text)
-        issuer = _name(claims, "iss") or ""
+    def _of(self, issuer: str) -> Sequence[Key]:
         keys = self._keys.get(issuer)
         if not keys:
-            raise TokenFault(f"its issuer {issuer!r} is not registered")
-        if not any(_signed_with(key, text) for key in keys):
-            raise TokenFault("its signature is not of a key in use")
+            raise UnknownKey(f"its issuer {issuer!r} is not registered")
+        return keys
+
+    def _decode(self, text: str, now: float) -> Token:
+        claims = _claims(text)
+        issuer = _name(claims, "iss") or ""
+        keys = [key for key in self._of(issuer) if key.ends > now]
+        ends = [key.ends for key in keys if _signed_with(key.secret, text)]
+        if not ends:
+            raise UnknownKey("its signature is not of a key in use")
         entries = claims.get("abilities")
-        return Token(
+        token = Token(
             text=text,
             claims=claims,
-            expires=_date(claims, "exp"),
+            expires=claims["exp"],
             issuer=issuer,
             user_id=_name(claims, "user_id"),
+            issued_at=claims.get("iat"),
             entries=entries if isinstance(entries, dict) else {},
+            share=_name(claims, "share"),
+            key_ends=ends[0],
         )
+        if token.share is not None and (token.user_id is not None or len(token.entries) != 1):
+            raise TokenFault("a share token has one entry and no user_id")
+        return token
 
-    def _check_dates(self, claims: Mapping[str, Any], now: float) -> None:
-        if claims["exp"] <= now - LEEWAY:
+    def _check_dates(self, token: Token, now: float) -> None:
+        if token.expires <= now - LEEWAY:
             raise TokenFault("it has expired")
-        if claims["exp"] > now + self._max_age + LEEWAY:
+        if token.expires > now + self._max_age + LEEWAY:
             raise TokenFault(f"its exp is more than {self._max_age} seconds ahead")
+        if token.key_ends <= now:
+            raise TokenFault("its signature is not of a key in use")
         for name in ("nbf", "iat"):
-            if claims.get(name, 0) > now + LEEWAY:
+            if token.claims.get(name, 0) > now + LEEWAY:
                 raise TokenFault(f"its {name} lies in the future")
+        if self._require_iat and token.issued_at is None:
+            raise TokenFault("it has no iat, which IMAGEAPI_REQUIRE_IAT asks for")
 
 
 def sign(claims: Mapping[str, Any], key: str) -> str:
@@ -208,15 +250,13 @@ def _claims(text: str) -> dict[str, Any]:
         raise TokenFault("its header has a parameter that is not accepted")
     for name in ("exp", "nbf", "iat", "renew_until"):
         if name == "exp" or name in claims:
-            _date(claims, name)
+            _check_date(claims, name)
     return claims
 
 
-def _date(claims: Mapping[str, Any], name: str) -> int:
-    value = claims.get(name)
-    if type(value) is not int:
+def _check_date(claims: Mapping[str, Any], name: str) -> None:
+    if type(claims.get(name)) is not int:
         raise TokenFault(f"its {name} is not a whole number of seconds")
-    return value
 
 
 def _name(claims: Mapping[str, Any], name: str) -> str | None:

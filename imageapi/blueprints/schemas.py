@@ -12,7 +12,7 @@ import functools
 import json
 import re
 import zoneinfo
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import marshmallow
@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from marshmallow import fields, validate
 
 from imageapi import catalog
+from imageapi.auth.policy import Ability
 from imageapi.catalog import renditions
 from imageapi.errors import FieldFault, InvalidFields
 
@@ -71,6 +72,34 @@ def load(schema: marshmallow.Schema, values: Mapping[str, Any]) -> dict[str, Any
         raise InvalidFields(
             errors=[FieldFault(name, " ".join(map(str, texts))) for name, texts in faults.items()]
         ) from error
+    return data
+
+
+class ShareRequest(marshmallow.Schema):
+    """What a share is asked to be."""
+
+    abilities = fields.List(
+        fields.String(validate=validate.OneOf([*Ability])),
+        required=True,
+        validate=validate.Length(1),
+    )
+    expires_in = fields.Integer(required=True, strict=False)
+    label = fields.String(load_default=None, allow_none=True, validate=validate.Length(max=128))
+
+
+def share(values: Mapping[str, Any], own: Collection[Ability]) -> dict[str, Any]:
+    """The share that a body asks for; at most the maker's own abilities, never sharing itself.
+
+    Raises:
+        InvalidFields: naming the fields at fault.
+    """
+    data = load(ShareRequest(), values)
+    longest = catalog.library().settings.token_max_age
+    if not 1 <= data["expires_in"] <= longest:
+        raise InvalidFields(errors=[FieldFault("expires_in", f"must be 1 to {longest} seconds")])
+    if beyond := set(data["abilities"]) - (set(own) - {Ability.IMAGE_SHARE}):
+        text = f"must be of your own, without image_share: not {', '.join(sorted(beyond))}"
+        raise InvalidFields(errors=[FieldFault("abilities", text)])
     return data
 
 
