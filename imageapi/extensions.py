@@ -13,13 +13,16 @@ import contextlib
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 from flask import Flask, current_app
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import orm
+
+Row: TypeAlias = sa.Row[*tuple[Any, ...]]
+"""A plain row; its columns are its attributes."""
 
 BUSY_TIMEOUT_MS = 5000
 """How long a writer waits for another one on SQLite."""
@@ -67,7 +70,7 @@ class Reader:
             sa.event.listen(self._engine, "connect", _prepare_sqlite)
         self._local = threading.local()
 
-    def __call__(self, statement: sa.Select[Any], /, **parameters: Any) -> Sequence[sa.Row[Any]]:
+    def __call__(self, statement: sa.Executable, /, **parameters: Any) -> Sequence[Row]:
         """All rows of `statement`; a connection that the server dropped is replaced once."""
         try:
             return self._connection().execute(statement, parameters).all()
@@ -127,7 +130,7 @@ def _begin_sqlite(connection: sa.Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
-def read(statement: sa.Select[Any], /, **parameters: Any) -> Sequence[sa.Row[Any]]:
+def read(statement: sa.Executable, /, **parameters: Any) -> Sequence[Row]:
     """The rows of a statement that only reads: no ORM, no transaction."""
     reader: Reader = current_app.extensions["reader"]
     return reader(statement, **parameters)

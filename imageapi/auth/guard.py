@@ -22,7 +22,7 @@ from imageapi.auth import policy, tokens
 from imageapi.auth.policy import Access, AlbumFacts, ShareFacts
 from imageapi.auth.revocation import Authority, Snapshot
 from imageapi.errors import AccessDenied, NotFound, Unauthorized
-from imageapi.extensions import read
+from imageapi.extensions import Row, read
 from imageapi.models import Album, Image, Share
 
 API = "/api/"
@@ -118,7 +118,7 @@ def renewed() -> str:
     return snapshot.keyring.renew(g.token, time.time(), g.get("share_ends"))
 
 
-def image(image_id: uuid.UUID) -> sa.Row[Any]:
+def image(image_id: uuid.UUID) -> Row:
     """The image with its album, a row of `models.IMAGES`.
 
     Raises:
@@ -134,7 +134,7 @@ def image(image_id: uuid.UUID) -> sa.Row[Any]:
     return row
 
 
-def album(public_id: str) -> sa.Row[Any]:
+def album(public_id: str) -> Row:
     """The album of the token's issuer, a row of `models.ALBUMS`. Raises as `image`."""
     row = album_of_list(public_id)
     if row is None:
@@ -142,7 +142,7 @@ def album(public_id: str) -> sa.Row[Any]:
     return row
 
 
-def album_of_list(public_id: str) -> sa.Row[Any] | None:
+def album_of_list(public_id: str) -> Row | None:
     """As `album`, for lists: None, not an error, where the album is out of reach.
 
     Raises:
@@ -157,7 +157,7 @@ def album_of_list(public_id: str) -> sa.Row[Any] | None:
     return rows[0] if _present(rows) and _permitted(rows[0], _facts(rows[0])) else None
 
 
-def share(share_id: uuid.UUID) -> sa.Row[Any]:
+def share(share_id: uuid.UUID) -> Row:
     """The live share with its album: `id`, `album_id`, and what was decided by. Raises as `image`."""
     rows = read(_SHARED.choose(), share_id=str(share_id), share=g.token.share)
     if not _present(rows):

@@ -12,14 +12,13 @@ import json
 import time
 import uuid
 from collections.abc import Sequence
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import orm
 
 from imageapi.auth.policy import Ability
 from imageapi.auth.tokens import Keyring
-from imageapi.extensions import read
+from imageapi.extensions import Row, read
 from imageapi.models import Share
 
 _LIVE = (
@@ -35,7 +34,7 @@ _LIVE = (
 
 def add(
     session: orm.Session,
-    album: sa.Row[Any],
+    album: Row,
     abilities: Sequence[Ability],
     expires_in: int,
     label: str | None,
@@ -55,7 +54,7 @@ def add(
     return share
 
 
-def token(share: Share, album: sa.Row[Any], keyring: Keyring) -> str:
+def token(share: Share, album: Row, keyring: Keyring) -> str:
     """The token of a share, signed with the newest key of the album's issuer; it ends with it."""
     access = dict.fromkeys(json.loads(share.abilities), True)
     issuer = {"iss": album.issuer} if album.issuer else {}
@@ -69,7 +68,7 @@ def token(share: Share, album: sa.Row[Any], keyring: Keyring) -> str:
     return keyring.issue(claims, album.issuer)
 
 
-def live(album_id: int) -> Sequence[sa.Row[Any]]:
+def live(album_id: int) -> Sequence[Row]:
     """The shares of an album that still open it, newest first: rows of `share`."""
     return read(_LIVE, album_id=album_id, now=int(time.time()))
 

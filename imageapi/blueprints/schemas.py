@@ -16,13 +16,13 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import marshmallow
-import sqlalchemy as sa
 from marshmallow import fields, validate
 
 from imageapi import catalog
 from imageapi.auth.policy import Ability
 from imageapi.catalog import renditions
 from imageapi.errors import FieldFault, InvalidFields
+from imageapi.extensions import Row
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
 
@@ -114,7 +114,7 @@ def dump(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-def image(row: sa.Row[Any]) -> str:
+def image(row: Row) -> str:
     """The image block as JSON text, from a row of `models.IMAGES`."""
     gps = row.gps_exifs or row.gps_html or row.gps_ip or "null"
     return (

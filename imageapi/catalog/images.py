@@ -21,7 +21,7 @@ from sqlalchemy import orm
 from imageapi import imaging
 from imageapi.catalog import library, renditions
 from imageapi.errors import NotFound, StorageError
-from imageapi.extensions import read, transaction
+from imageapi.extensions import Row, read, transaction
 from imageapi.geometry import Edit
 from imageapi.models import IMAGES, Album, Image, StoredObject
 from imageapi.storage.backend import Infos, Picture, Staged
@@ -65,7 +65,7 @@ class Upload:
     address: str | None = None
 
 
-def get(image_id: str) -> sa.Row[Any]:
+def get(image_id: str) -> Row:
     """The image, a row of `models.IMAGES`.
 
     Raises:
@@ -77,7 +77,7 @@ def get(image_id: str) -> sa.Row[Any]:
     return rows[0]
 
 
-def newest(album_id: int, limit: int) -> list[sa.Row[Any]]:
+def newest(album_id: int, limit: int) -> list[Row]:
     """The newest images of an album, rows of `models.IMAGES`."""
     return list(read(_OF_ALBUM, album_id=album_id, limit=limit))
 
@@ -89,7 +89,7 @@ def find(album_id: int, sha256: str) -> str | None:
 
 
 def add(
-    album: sa.Row[Any],
+    album: Row,
     staged: Staged,
     upload: Upload,
     confirm: Callable[[orm.Session], None] = lambda _session: None,

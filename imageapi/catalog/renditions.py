@@ -8,7 +8,6 @@ import fcntl
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -21,7 +20,7 @@ from imageapi.errors import (
     StorageUnavailable,
     UndecodablePicture,
 )
-from imageapi.extensions import read
+from imageapi.extensions import Row, read
 from imageapi.geometry import Crop, Edit, Size
 from imageapi.models import IMAGES, Image
 from imageapi.storage.backend import Picture, rendition_key
@@ -35,7 +34,7 @@ _TYPES = {"jpg": "image/jpeg", "png": "image/png"}
 _ONE = IMAGES.where(Image.id == sa.bindparam("image_id"))
 
 
-def picture(row: sa.Row[Any]) -> Picture:
+def picture(row: Row) -> Picture:
     """What a storage must know of an image, from a row of `models.IMAGES`."""
     return Picture(
         key=row.key,
@@ -47,7 +46,7 @@ def picture(row: sa.Row[Any]) -> Picture:
     )
 
 
-def thumbnails(row: sa.Row[Any]) -> dict[str, str]:
+def thumbnails(row: Row) -> dict[str, str]:
     """Name to URL of every rendition of an image; `BLANK` where the storage can not give one.
 
     Not rendered yet, failed, or a storage that is gone: never an error, never any I/O.
@@ -116,7 +115,7 @@ def _open(store: Storage, key: str) -> tuple[Iterator[bytes], int] | None:
         return None
 
 
-def _rendered_now(store: Storage, key: str, row: sa.Row[Any]) -> tuple[Iterator[bytes], int] | None:
+def _rendered_now(store: Storage, key: str, row: Row) -> tuple[Iterator[bytes], int] | None:
     # Only the current edit is known; an older revision that was collected stays gone.
     if key not in keys(picture(row)):
         return None
@@ -124,7 +123,7 @@ def _rendered_now(store: Storage, key: str, row: sa.Row[Any]) -> tuple[Iterator[
     return _open(store, key)
 
 
-def render(row: sa.Row[Any]) -> None:
+def render(row: Row) -> None:
     """Render and keep all renditions of an image's current revision, once however many ask.
 
     Args:
