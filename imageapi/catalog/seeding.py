@@ -1,0 +1,151 @@
+"""Seeding: the pictures of a folder into an album, to be stopped and run again at any time.
+
+Each picture is a whole of its own (staged, decoded, durable, committed), and what the album has
+already, by SHA-256, costs no more than reading it.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from imageapi.catalog import images, library
+from imageapi.errors import (
+    ImageAPIError,
+    PayloadTooLarge,
+    UndecodablePicture,
+    UnsupportedFormat,
+)
+from imageapi.extensions import Row
+from imageapi.storage.disk import opened
+
+_PIECE = 256 * 1024
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NONBLOCK  # a pipe must not make us wait
+_REFUSALS = (PayloadTooLarge, UndecodablePicture, UnsupportedFormat)
+
+
+class Verdict(enum.StrEnum):
+    """What became of one entry of the folder."""
+
+    ADDED = "added"
+    SKIPPED = "skipped"
+    """The album has these bytes already."""
+    REFUSED = "refused"
+    """Not readable, or not a picture that is accepted."""
+    IGNORED = "ignored"
+    """No file at all: a symbolic link, a pipe, a device."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One entry: its path below the folder, its bytes if they were added, else why not."""
+
+    path: str
+    verdict: Verdict
+    bytes: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One entry of a folder that is open; or what kept a folder from being opened."""
+
+    path: str
+    name: str = ""
+    folder: int = -1
+    error: OSError | None = None
+
+
+def count(folder: Path) -> int:
+    """How many outcomes `seed` will have."""
+    return sum(1 for _ in _entries(folder))
+
+
+def seed(album: Row, folder: Path, uploader: str) -> Iterator[Outcome]:
+    """Add the pictures below `folder`, in order of their names; hidden ones are left out.
+
+    No link below `folder` is followed, whatever happens there meanwhile. Close the iterator to stop:
+    nothing is then begun.
+
+    Args:
+        album: a row of `models.ALBUMS`.
+        folder: it may itself be a link.
+        uploader: the user id that the images are said to come from.
+    Raises:
+        NotFound: the album was deleted meanwhile.
+        StorageError: the storage failed; another file would fare no better.
+    """
+    for entry in _entries(folder):
+        if entry.error:
+            yield Outcome(entry.path, Verdict.REFUSED, reason=_words(entry.error))
+        else:
+            yield _take_in(album, entry, uploader)
+
+
+def _entries(folder: Path) -> Iterator[_Entry]:
+    fd = os.open(folder, _FOLDER)
+    try:
+        yield from _below(fd, "")
+    finally:
+        os.close(fd)
+
+
+def _below(folder: int, prefix: str) -> Iterator[_Entry]:
+    with os.scandir(folder) as listing:
+        entries = sorted(listing, key=lambda entry: entry.name)
+    for entry in entries:
+        path = prefix + entry.name
+        if entry.name.startswith("."):
+            continue
+        if not entry.is_dir(follow_symlinks=False):
+            yield _Entry(path, entry.name, folder)
+            continue
+        try:
+            inner = os.open(entry.name, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+        except OSError as error:
+            yield _Entry(path, error=error)
+            continue
+        try:
+            yield from _below(inner, f"{path}/")
+        finally:
+            os.close(inner)
+
+
+def _take_in(album: Row, entry: _Entry, uploader: str) -> Outcome:
+    try:
+        status = os.stat(entry.name, dir_fd=entry.folder, follow_symlinks=False)
+        if not stat.S_ISREG(status.st_mode):
+            kind = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "not a file"
+            return Outcome(entry.path, Verdict.IGNORED, reason=kind)
+        with opened(entry.name, _FILE, dir_fd=entry.folder) as fd:
+            length = _add(album, fd, images.Upload(uploader, _text(entry.name)))
+    except (*_REFUSALS, OSError) as error:
+        return Outcome(entry.path, Verdict.REFUSED, reason=_words(error))
+    return Outcome(entry.path, Verdict.ADDED if length else Verdict.SKIPPED, length)
+
+
+def _add(album: Row, fd: int, upload: images.Upload) -> int:
+    """The bytes added, 0 when the album has them already."""
+    shelf = library()
+    with shelf.storages[album.storage].stage(shelf.settings.max_upload_bytes) as staging:
+        while piece := os.read(fd, _PIECE):
+            staging.write(piece)
+        staged = staging.finish()
+        _, new = images.add(album, staged, upload)
+    return staged.length if new else 0
+
+
+def _text(name: str) -> str:
+    """A file's name as text, also where it is not UTF-8."""
+    return os.fsencode(name).decode(errors="replace")
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, ImageAPIError):
+        return f"{error.status} {error.code}: {error}"
+    return f"can not be read: {error.strerror if isinstance(error, OSError) else error}"
