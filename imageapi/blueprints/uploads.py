@@ -91,7 +91,7 @@ def receive(request: Request, sink: Callable[[bytes], Any], limit: int) -> Form:
     Raises:
         UnsupportedFormat: the body is not multipart/form-data.
         LengthRequired: nobody announced its end.
-        PayloadTooLarge: its announced length exceeds `limit`.
+        PayloadTooLarge: it is longer than `limit` and the form around it may be, announced or not.
         BadRequest, IncompleteBody: malformed, or shorter than it said.
         InvalidFields: no file, two files, a field twice or too long.
         DigestMismatch: other bytes than announced.
@@ -102,10 +102,13 @@ def receive(request: Request, sink: Callable[[bytes], Any], limit: int) -> Form:
         for part, pieces in _parts(_events(request, limit, digests)):
             if part.name == "file" and part.filename is not None:
                 _take_file(form, part, _tee(pieces, digests.file), sink)
+            elif part.filename is not None:
+                raise InvalidFields(errors=[FieldFault(part.name, "must not be a file")])
             else:
                 _take_field(form, part, pieces)
     except multipart.ParserLimitReached as error:
-        raise PayloadTooLarge(f"The form has more than {MAX_PARTS} parts.") from error
+        message = f"The form has more than {MAX_PARTS} parts, or a part has too long headers."
+        raise PayloadTooLarge(message) from error
     except multipart.MultipartError as error:
         raise IncompleteBody("The multipart body is malformed or ends early.") from error
     if form.file_name is None:
@@ -118,11 +121,12 @@ def _events(request: Request, limit: int, digests: _Digests) -> Iterator[Any]:
     kind, options = parse_options_header(request.content_type)
     if kind != "multipart/form-data" or not options.get("boundary"):
         raise UnsupportedFormat("The body must be multipart/form-data with one file.")
-    length = request.content_length
+    # Some servers give an empty length for none, which Werkzeug takes for 0.
+    length = request.content_length if request.environ.get("CONTENT_LENGTH") else None
     if length is not None and length > limit + OVERHEAD:
         raise PayloadTooLarge(f"The file is larger than {limit} bytes.")
     parser = multipart.PushMultipartParser(options["boundary"], max_segment_count=MAX_PARTS)
-    for piece in _pieces(request.environ, length):
+    for piece in _pieces(request.environ, length, limit + OVERHEAD):
         digests.body(piece)
         # What follows the last boundary is read, so that the length is known to be true.
         if not parser.closed:
@@ -130,27 +134,26 @@ def _events(request: Request, limit: int, digests: _Digests) -> Iterator[Any]:
     parser.close()
 
 
-def _pieces(environ: Mapping[str, Any], length: int | None) -> Iterator[bytes]:
+def _pieces(environ: Mapping[str, Any], length: int | None, most: int) -> Iterator[bytes]:
     if length is None and not environ.get("wsgi.input_terminated"):
         raise LengthRequired
     source: IO[bytes] = environ["wsgi.input"]
-    left = length
-    while left is None or left > 0:
-        piece = _read(source, PIECE if left is None else min(PIECE, left))
-        if not piece:
-            break
-        if left is not None:
-            left -= len(piece)
+    left = most + 1 if length is None else length
+    while left > 0 and (piece := _read(source, min(PIECE, left))):
+        left -= len(piece)
         yield piece
-    if left:
+    if length is None and left <= 0:
+        raise PayloadTooLarge(f"The body is larger than {most} bytes.")
+    if length is not None and left > 0:
         raise IncompleteBody
 
 
 def _read(source: IO[bytes], size: int) -> bytes:
     try:
         return source.read(size)
-    except OSError as error:
-        # gunicorn's word for a chunked body that ends early, and for a connection that is gone.
+    except Exception as error:
+        # A server's word for a connection that is gone, or a chunked body that is malformed or ends
+        # early; gunicorn has an OSError for some of these, errors of its own for others.
         raise IncompleteBody from error
 
 
