@@ -20,7 +20,7 @@ $(VENV)/dev.stamp: $(VENV)/run.stamp
 	touch $@
 
 run: $(VENV)/run.stamp  ## Set up, migrate, seed a demo album, serve it (PORT, default 8000).
-	@BIN=$(CURDIR)/$(BIN) PORT=$(PORT) demo/run.sh
+	@BIN=$(CURDIR)/$(BIN) PORT=$(PORT) exec demo/run.sh
 
 lint: $(VENV)/dev.stamp  ## ruff, mypy --strict, import-linter.
 	$(BIN)/ruff check .
