@@ -10,6 +10,7 @@ import dataclasses
 import datetime
 import json
 import time
+import unicodedata
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,6 +30,10 @@ from imageapi.storage.storages import Storage
 from imageapi.telemetry import log
 
 Position = tuple[float, float]
+
+MAX_FILE_NAME = 255
+"""The most characters that are kept of a file's name."""
+_NOT_KEPT = {"Cc", "Cs"}
 
 _OF_ALBUM = (
     IMAGES.where(Image.album_id == sa.bindparam("album_id"))
@@ -54,7 +59,8 @@ class Upload:
 
     Attributes:
         uploader: the user id, or None.
-        file_name: as the client named the file; kept for downloads, never part of a path.
+        file_name: as the client named the file; kept for downloads, without control characters and
+            up to `MAX_FILE_NAME`; never part of a path.
         location: the browser's `{accuracy, latitude, longitude}`, as it goes into `infos`.
         address: the client's internet address, for `gps_ip`.
     """
@@ -116,6 +122,7 @@ def add(
     key, infos = storage.put(staged, [album.public_id])
     image_id = str(uuid.uuid4())
     shown = Picture(key, image_id, 1, probe.size, Edit(), rendered.extension)
+    written = False
     try:
         storage.keep(shown, rendered.files)
         with transaction() as session:
@@ -125,13 +132,17 @@ def add(
             session.add(stored)
             session.flush()
             session.add(_image_row(image_id, stored, probe, infos, upload, rendered.extension))
+            session.flush()
+            written = True
     except sa.exc.IntegrityError:
         _discard(storage, shown)
         if winner := find(album.id, staged.sha256):
             return winner, False
         raise
     except BaseException:
-        _discard(storage, shown)
+        # A commit that failed may have been kept: its answer was lost, or we were interrupted.
+        if not written:
+            _discard(storage, shown)
         raise
     return image_id, True
 
@@ -190,8 +201,14 @@ def _image_row(
         longitude=shown[1] if shown else None,
         taken_ms=_taken_ms(probe.taken_at),
         uploader=upload.uploader,
-        file_name=upload.file_name,
+        file_name=_file_name(upload.file_name),
     )
+
+
+def _file_name(name: str) -> str:
+    # PostgreSQL keeps no NUL and no surrogate, and not more than the column has.
+    kept = (character for character in name if unicodedata.category(character) not in _NOT_KEPT)
+    return "".join(kept)[:MAX_FILE_NAME]
 
 
 def _discard(storage: Storage, shown: Picture) -> None:
