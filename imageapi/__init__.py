@@ -9,6 +9,7 @@ from imageapi import catalog, cli, extensions, telemetry
 from imageapi.auth import guard
 from imageapi.auth.revocation import Authority
 from imageapi.blueprints import albums, files, images, ops, problems, responses, shares
+from imageapi.catalog import background
 from imageapi.settings import Settings, load
 
 API = "/api/v1"
@@ -31,6 +32,7 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
 
     extensions.init_app(app, settings.database)
     catalog.init_app(app, settings)
+    background.init_app(app)
 
     responses.init_app(app)
     app.register_blueprint(images.blueprint, url_prefix=API)

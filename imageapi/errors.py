@@ -159,6 +159,16 @@ class DatabaseUnavailable(ImageAPIError):
         super().__init__(detail, headers={"Retry-After": "5"})
 
 
+class Busy(ImageAPIError):
+    """All decoders are at work and the queue is full; worth another try soon."""
+
+    code, status, title = "busy", 503, "Service Unavailable"
+    detail = "Too many pictures are being decoded at the moment."
+
+    def __init__(self, detail: str | None = None) -> None:
+        super().__init__(detail, headers={"Retry-After": "2"})
+
+
 class StorageError(ImageAPIError):
     """What a storage backend may raise, and nothing else."""
 

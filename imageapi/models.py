@@ -15,6 +15,9 @@ from imageapi.extensions import Base, db
 ID_LENGTH = 128
 """The most characters of an album id, an issuer or a user id."""
 
+TAG_LENGTH = 128
+"""The most characters of a tag's name."""
+
 _ISSUER = String(ID_LENGTH)
 _ROW_ID = BigInteger().with_variant(db.Integer, "sqlite")
 
@@ -90,7 +93,7 @@ class Image(Base):
     album_id: Mapped[int] = mapped_column(ForeignKey(Album.id))
     object_id: Mapped[int] = mapped_column(ForeignKey(StoredObject.id), index=True)
     created_ms: Mapped[int] = mapped_column(BigInteger)
-    revision: Mapped[int] = mapped_column(server_default=text("1"))
+    revision: Mapped[int] = mapped_column(server_default=text("0"))
     rotation: Mapped[int] = mapped_column(server_default=text("0"))
     crop_x: Mapped[float] = mapped_column(db.Double, server_default=text("0"))
     crop_y: Mapped[float] = mapped_column(db.Double, server_default=text("0"))
@@ -176,16 +179,83 @@ class ReservedID(Base):
     until_ms: Mapped[int] = mapped_column(BigInteger)
 
 
+class Tag(Base):
+    """A tag of an album. `label`: a text, or compact JSON as the token that named it first had it."""
+
+    __tablename__ = "tag"
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    album_id: Mapped[int] = mapped_column(ForeignKey(Album.id))
+    created_ms: Mapped[int] = mapped_column(BigInteger)
+    name: Mapped[str] = mapped_column(String(TAG_LENGTH))
+    label: Mapped[str] = mapped_column(Text)
+
+    __table_args__ = (Index("uq_tag_album_id_name", "album_id", "name", unique=True),)
+
+
+class TagImage(Base):
+    """One image that carries one tag, and the user who put it on."""
+
+    __tablename__ = "tag_image"
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    tag_id: Mapped[str] = mapped_column(ForeignKey(Tag.id))
+    image_id: Mapped[str] = mapped_column(ForeignKey(Image.id), index=True)
+    created_ms: Mapped[int] = mapped_column(BigInteger)
+    user: Mapped[str | None] = mapped_column(String(ID_LENGTH))
+
+    __table_args__ = (Index("uq_tag_image_tag_id_image_id", "tag_id", "image_id", unique=True),)
+
+
+class Work(Base):
+    """The outbox: work that a transaction leaves to be done after it, not before `due_ms`.
+
+    Who takes it up moves `due_ms` ahead first, so that it is found again if that process dies.
+    """
+
+    __tablename__ = "work"
+
+    id: Mapped[int] = mapped_column(_ROW_ID, primary_key=True)
+    kind: Mapped[str] = mapped_column(String(32))
+    payload: Mapped[str] = mapped_column(Text)
+    due_ms: Mapped[int] = mapped_column(BigInteger, index=True)
+    attempts: Mapped[int] = mapped_column(server_default=text("0"))
+
+
+class AlbumViews(Base):
+    """How often an album's images were listed to others than its owner, on one day (UTC)."""
+
+    __tablename__ = "album_views"
+
+    album_id: Mapped[int] = mapped_column(ForeignKey(Album.id), primary_key=True)
+    day: Mapped[str] = mapped_column(String(10), primary_key=True)
+    views: Mapped[int] = mapped_column(BigInteger)
+
+
+class IdempotencyKey(Base):
+    """A request that named an Idempotency-Key, and what it made.
+
+    `scope`: a hash of issuer, user, method, path and key. `status` is 0 while it is in flight;
+    `resource` is the id of the album or image that answered it.
+    """
+
+    __tablename__ = "idempotency_key"
+
+    scope: Mapped[str] = mapped_column(String(64), primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    status: Mapped[int]
+    resource: Mapped[str] = mapped_column(String(ID_LENGTH))
+    created_ms: Mapped[int] = mapped_column(BigInteger, index=True)
+
+
 GENERATION = sa.select(Generation.value).scalar_subquery().label("generation")
 """How many changes of keys and revocations there were, as a column of any SELECT."""
 
-IMAGES = (
+_NOT_SHOWN = ("taken_ms", "uploader", "file_name")
+
+_ANY_IMAGES = (
     sa.select(
-        *(
-            column
-            for column in Image.__table__.columns
-            if column.name not in ("taken_ms", "uploader")
-        ),
+        *(column for column in Image.__table__.columns if column.name not in _NOT_SHOWN),
         StoredObject.key,
         StoredObject.storage,
         StoredObject.width.label("original_width"),
@@ -197,12 +267,21 @@ IMAGES = (
     )
     .join(StoredObject, StoredObject.id == Image.object_id)
     .join(Album, Album.id == Image.album_id)
-    .where(Album.deleted_ms.is_(None))
 )
+
+IMAGES = _ANY_IMAGES.where(Album.deleted_ms.is_(None))
 """Images with what their answer, their thumbnails and the decision about them need: plain rows.
 
 `generation` is that of keys and revocations at the moment of the read.
 """
+
+ANY_ORIGINALS = _ANY_IMAGES.add_columns(
+    StoredObject.bytes, StoredObject.sha256, StoredObject.md5, StoredObject.format, Image.file_name
+)
+"""As `IMAGES`, with what is known of the stored bytes; those of deleted albums too."""
+
+ORIGINALS = ANY_ORIGINALS.where(Album.deleted_ms.is_(None))
+"""As `IMAGES`, with what is known of the stored bytes."""
 
 ALBUMS = sa.select(*Album.__table__.columns, GENERATION).where(Album.deleted_ms.is_(None))
 """Albums that are not deleted: plain rows."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 from flask import Flask, current_app
 
+from imageapi.catalog.views import Views
 from imageapi.geoip import GeoIP
 from imageapi.geometry import Rendition
 from imageapi.imaging import Limits
@@ -23,6 +25,7 @@ class Library:
     renditions: tuple[Rendition, ...]
     limits: Limits
     geoip: GeoIP
+    views: Views
 
 
 def init_app(app: Flask, settings: Settings) -> None:
@@ -44,7 +47,13 @@ def init_app(app: Flask, settings: Settings) -> None:
         ),
         limits=Limits(max_pixels=settings.max_pixels),
         geoip=GeoIP(settings.geoip_database),
+        views=Views(),
     )
+
+
+def now_ms() -> int:
+    """The clock, in milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
 
 
 def library() -> Library:

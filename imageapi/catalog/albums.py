@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
-from imageapi.catalog import library
-from imageapi.catalog.images import now_ms
+from imageapi.catalog import library, now_ms
 from imageapi.errors import Conflict, FieldFault, InvalidFields
 from imageapi.extensions import Row, read, transaction
 from imageapi.models import ALBUMS, ID_LENGTH, Album, StoredObject

@@ -8,11 +8,12 @@ import fcntl
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
 from imageapi import imaging
-from imageapi.catalog import library
+from imageapi.catalog import library, work
 from imageapi.errors import (
     NotFound,
     StorageError,
@@ -20,7 +21,7 @@ from imageapi.errors import (
     StorageUnavailable,
     UndecodablePicture,
 )
-from imageapi.extensions import Row, read
+from imageapi.extensions import Row, read, transaction
 from imageapi.geometry import Crop, Edit, Size
 from imageapi.models import IMAGES, Image
 from imageapi.storage.backend import Picture, rendition_key
@@ -116,40 +117,65 @@ def _open(store: Storage, key: str) -> tuple[Iterator[bytes], int] | None:
 
 
 def _rendered_now(store: Storage, key: str, row: Row) -> tuple[Iterator[bytes], int] | None:
-    # Only the current edit is known; an older revision that was collected stays gone.
+    # Only the current edit is known; an older revision that was removed stays gone.
     if key not in keys(picture(row)):
         return None
-    render(row)
-    return _open(store, key)
+    with _once(row.id):
+        found = _open(store, key)
+        if found is None:
+            _render(store, row)
+    return found or _open(store, key)
 
 
-def render(row: Row) -> None:
-    """Render and keep all renditions of an image's current revision, once however many ask.
+def render(image_id: str) -> None:
+    """Render and keep all renditions of an image's current revision, and say so in its row.
 
-    Args:
-        row: of `models.IMAGES`.
     Raises:
+        NotFound: it is not there any more.
         StorageError: the original can not be read, or the renditions not be kept.
         UndecodablePicture: the original can not be decoded.
     """
-    shelf = library()
-    store, shown = shelf.storages[row.storage], picture(row)
-    with _once(shown):
-        if _open(store, keys(shown)[-1]):
-            return
-        with store.stage() as staging:
-            for piece in store.open(shown.key):
+    rows = read(_ONE, image_id=image_id)
+    if not rows:
+        raise NotFound
+    row = rows[0]
+    with _once(row.id):
+        extension = _render(library().storages[row.storage], row)
+    same = sa.update(Image).where(Image.id == row.id, Image.revision == row.revision)
+    with transaction() as session:
+        session.execute(same.values(rendered=extension))
+
+
+def _render(store: Storage, row: Row) -> str:
+    shelf, shown = library(), picture(row)
+    with store.stage() as staging:
+        with contextlib.closing(store.open(shown.key)) as pieces:
+            for piece in pieces:
                 staging.write(piece)
-            staged = staging.finish()
-            rendered = imaging.render(staged.path, shown.edit, shelf.renditions, shelf.limits)
-        store.keep(dataclasses.replace(shown, extension=rendered.extension), rendered.files)
+        staged = staging.finish()
+        rendered = imaging.render(staged.path, shown.edit, shelf.renditions, shelf.limits)
+    store.keep(dataclasses.replace(shown, extension=rendered.extension), rendered.files)
+    return rendered.extension
+
+
+def rendered_by_url(storage: str) -> bool:
+    """Whether a storage renders any edit by URL, so that we need not."""
+    try:
+        return library().storages[storage].renders
+    except StorageUnavailable:
+        return False
+
+
+@work.kind("render")
+def _work(payload: dict[str, Any]) -> None:
+    render(payload["image"])
 
 
 @contextlib.contextmanager
-def _once(shown: Picture) -> Iterator[None]:
+def _once(image_id: str) -> Iterator[None]:
     """Hold the lock that all processes of this host share for renditions of such images."""
     folder = library().settings.instance / "locks"
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / shown.image_id[:2]).open("w") as lock:
+    with (folder / image_id[:2]).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

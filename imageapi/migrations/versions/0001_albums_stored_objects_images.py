@@ -67,7 +67,7 @@ def upgrade() -> None:
             "object_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False
         ),
         sa.Column("created_ms", sa.BigInteger(), nullable=False),
-        sa.Column("revision", sa.Integer(), server_default=sa.text("1"), nullable=False),
+        sa.Column("revision", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("rotation", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("crop_x", sa.Double(), server_default=sa.text("0"), nullable=False),
         sa.Column("crop_y", sa.Double(), server_default=sa.text("0"), nullable=False),

@@ -1,0 +1,89 @@
+"""The outbox: work recorded in the transaction that makes it necessary, done right after it.
+
+A row of `work` is taken up by moving its `due_ms` ahead, so one process does it, and another finds
+it again when that one dies. Every kind of work may be done twice without harm.
+
+Source: design §6; celery/celery issue 5935 for why work is never only in a broker.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import orm
+
+from imageapi.catalog import now_ms
+from imageapi.errors import ImageAPIError, NotFound, UndecodablePicture
+from imageapi.extensions import read, transaction
+from imageapi.models import Work
+from imageapi.telemetry import log
+
+LEASE_MS = 60_000
+"""How long one process may take over a piece of work before another one tries."""
+BATCH = 100
+
+Handler = Callable[[dict[str, Any]], None]
+
+_HANDLERS: dict[str, Handler] = {}
+_DUE = (
+    sa.select(Work.id).where(Work.due_ms <= sa.bindparam("now")).order_by(Work.due_ms).limit(BATCH)
+)
+
+
+def kind(name: str) -> Callable[[Handler], Handler]:
+    """Say which function does the work of a kind."""
+
+    def register(handler: Handler) -> Handler:
+        _HANDLERS[name] = handler
+        return handler
+
+    return register
+
+
+def record(session: orm.Session, name: str, payload: Mapping[str, Any], delay_ms: int = 0) -> int:
+    """Leave work to be done after the transaction of `session`; returns its number for `run`."""
+    row = Work(kind=name, payload=json.dumps(payload), due_ms=now_ms() + delay_ms)
+    session.add(row)
+    session.flush()
+    return row.id
+
+
+def run(number: int) -> bool:
+    """Do a piece of work now, unless another process has it; False when it must be tried again."""
+    taken = _take_up(number)
+    if taken is None:
+        return True
+    name, payload = taken
+    try:
+        _HANDLERS[name](payload)
+    except (NotFound, UndecodablePicture) as error:
+        # It will not get better: the thing is gone, or can not be decoded.
+        log.info("work dropped", work=name, why=str(error), **payload)
+    except (ImageAPIError, sa.exc.DBAPIError) as error:
+        log.warning("work failed", work=name, why=str(error))
+        return False
+    with transaction() as session:
+        session.execute(sa.delete(Work).where(Work.id == number))
+    return True
+
+
+def run_due() -> int:
+    """Do what is due, a batch at most; returns how many pieces there were."""
+    due = [row.id for row in read(_DUE, now=now_ms())]
+    for number in due:
+        run(number)
+    return len(due)
+
+
+def _take_up(number: int) -> tuple[str, dict[str, Any]] | None:
+    now = now_ms()
+    with transaction() as session:
+        row = session.get(Work, number, with_for_update={"skip_locked": True})
+        if row is None or row.due_ms > now:
+            return None
+        row.attempts += 1
+        row.due_ms = now + LEASE_MS * row.attempts
+        return row.kind, json.loads(row.payload)
