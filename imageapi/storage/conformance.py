@@ -161,9 +161,7 @@ def keys(storage: Storage, prefix: str = "", after: str = "") -> list[str]:
 
 def picture(key: str | None = None, revision: int = 1) -> Picture:
     """A picture of 64 by 48 pixels, unedited."""
-    return Picture(
-        key or original_key(), str(uuid.uuid4()), revision, Size(64, 48), Edit(), "jpg"
-    )
+    return Picture(key or original_key(), str(uuid.uuid4()), revision, Size(64, 48), Edit(), "jpg")
 
 
 def kept(image: Picture, name: str = "full") -> str:
@@ -312,9 +310,7 @@ class BytesSuite(Suite):
             self._refused(storage, file)
 
     @pytest.mark.parametrize("digest", ["md5", "sha256"])
-    def test_a_wrong_hash_is_refused(
-        self, harness: Harness, storage: Storage, digest: str
-    ) -> None:
+    def test_a_wrong_hash_is_refused(self, harness: Harness, storage: Storage, digest: str) -> None:
         """Digests of other bytes than the staged ones: nothing is left."""
         wrong = hashlib.new(digest, b"other bytes", usedforsecurity=False).hexdigest()
         with staged(storage, harness.content(300_000)) as file:
@@ -514,7 +510,7 @@ class URLSuite(Suite):
     def test_tampered(self, harness: Harness, image: Picture, now: int) -> None:
         """Not one of many URLs with one change is answered."""
         url = harness.open().rendition_url(image, _FULL, now)
-        chance = random.Random(1)  # noqa: S311 - repeatable
+        chance = random.Random(1)
         others: set[str] = set()
         while len(others) < harness.tampered:
             others.add(harness.tamper(url, chance))
@@ -529,7 +525,9 @@ class URLSuite(Suite):
         assert harness.fetch(urlunsplit(full._replace(query=mini.query))).status >= _ERRORS
         assert harness.fetch(urlunsplit(full._replace(query=""))).status >= _ERRORS
 
-    def test_nothing_there(self, harness: Harness, keeper: Storage, image: Picture, now: int) -> None:
+    def test_nothing_there(
+        self, harness: Harness, keeper: Storage, image: Picture, now: int
+    ) -> None:
         """What was never rendered, or is deleted, is not answered."""
         backend = harness.open()
         other = dataclasses.replace(image, revision=7)
@@ -697,7 +695,5 @@ def _in_child(work: Callable[[], None]) -> None:
     pytest.fail("the forked process hangs")
 
 
-class Conformance(
-    BytesSuite, RenditionsSuite, ListingSuite, URLSuite, FaultSuite, ProcessSuite
-):
+class Conformance(BytesSuite, RenditionsSuite, ListingSuite, URLSuite, FaultSuite, ProcessSuite):
     """All of it."""

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+import imageapi
 from imageapi.errors import (
     StorageCorrupt,
     StorageError,
@@ -217,9 +218,32 @@ def test_hostile_keys_reach_no_file(harness, tmp_path):
     (tmp_path / "canary").write_bytes(b"canary")
     (harness.root / "canary").write_bytes(b"canary")
     key = put(Storage(backend), b"some bytes")
-    parts = ["..", ".", "", "/", "\\", "%2e", "\0", "canary", key, key[:2], key[3:], "~", "*", "ａｂ"]
-    parts += ["staging", str(tmp_path), ".1.full.jpg", ".01.full.jpg", "\n", key.upper(), "․․"]
-    chance = random.Random(1)
+    parts = [
+        "..",
+        ".",
+        "",
+        "/",
+        "\\",
+        "%2e",
+        "\0",
+        "canary",
+        key,
+        key[:2],
+        key[3:],
+        "~",
+        "*",
+        "\uff41\uff42",
+    ]
+    parts += [
+        "staging",
+        str(tmp_path),
+        ".1.full.jpg",
+        ".01.full.jpg",
+        "\n",
+        key.upper(),
+        "\u2024\u2024",
+    ]
+    chance = random.Random(1)  # noqa: S311 - repeatable
     hostile = {"/".join(chance.choices(parts, k=chance.randint(1, 5))) for _ in range(10_000)}
     hostile |= {"".join(chance.choices(parts, k=chance.randint(1, 5))) for _ in range(10_000)}
     hostile -= {key, f"{key}.1.full.jpg"}
@@ -292,12 +316,11 @@ def test_a_failed_fsync_is_no_success_and_never_tried_again(storage, monkeypatch
 def test_a_small_disk_fills_and_recovers(tmp_path):
     """A file system of its own, full of bytes and then of files."""
     with small_disk(tmp_path / "disk", "size=4m,nr_inodes=64") as disk:
-        storage = Storage(LocalBackend(LocalOptions(root=disk), Context("local", tmp_path, SECRETS)))
+        storage = Storage(
+            LocalBackend(LocalOptions(root=disk), Context("local", tmp_path, SECRETS))
+        )
         for length in (1 << 20, 100):
-            stored = []
-            with pytest.raises(StorageFull):
-                while True:
-                    stored.append(put(storage, bytes(length)))
+            stored = until_full(storage, length)
             assert keys(storage) == sorted(stored)
             assert list((disk / "staging").iterdir()) == []
             assert all(read(storage, key) == bytes(length) for key in stored)
@@ -306,6 +329,14 @@ def test_a_small_disk_fills_and_recovers(tmp_path):
             for key in stored:
                 storage.delete(key)
             storage.delete(put(storage, bytes(length)))
+
+
+def until_full(storage, length):
+    stored = []
+    with contextlib.suppress(StorageFull):
+        while True:
+            stored.append(put(storage, bytes(length)))
+    return stored
 
 
 @contextlib.contextmanager
@@ -320,45 +351,52 @@ def small_disk(folder, options):
         subprocess.run(["umount", folder], check=True)
 
 
-def test_the_order_of_a_put(tmp_path):
-    """fsync of the file, rename, fsync of the folder; nothing is written after the first."""
+@pytest.mark.parametrize("durable", [True, False])
+def test_the_order_of_the_calls(tmp_path, durable):
+    """fsync of the file, rename; for an original, the fsync of its folder before the return."""
     strace = need("strace", install="apt install strace")
-    script = tmp_path / "put.py"
-    script.write_text(PUT)
+    (tmp_path / "script.py").write_text(SCRIPT)
     log = tmp_path / "log"
-    calls = "trace=openat,write,fsync,fdatasync,rename,renameat,renameat2"
-    command = [strace, "-f", "-y", "-e", calls, "-o", log, sys.executable, script, tmp_path]
-    subprocess.run(command, check=True)
+    calls = "trace=write,fsync,fdatasync,rename,renameat,renameat2"
+    command = [strace, "-f", "-y", "-e", calls, "-o", log]
+    command += [sys.executable, tmp_path / "script.py", tmp_path, "put" if durable else "keep"]
+    subprocess.run(command, check=True, cwd=Path(imageapi.__file__).parents[1], capture_output=True)
     lines = [line.split(maxsplit=1)[1] for line in log.read_text().splitlines()]
-    [start] = [n for n, line in enumerate(lines) if '"start"' in line]
-    lines = lines[start:]
-    [written] = [n for n, line in enumerate(lines) if '"the bytes"' in line]
-    [renamed] = [n for n, line in enumerate(lines) if line.startswith("rename")]
-    source, target = re.findall("<(.*?)>, \"(.*?)\"", lines[renamed])
-    file, folder = "/".join(source), target[0]
-    [file_synced] = [n for n, line in enumerate(lines) if re.match(rf"fsync\(\d+<{file}>", line)]
-    [folder_synced] = [n for n, line in enumerate(lines) if re.match(rf"fsync\(\d+<{folder}>", line)]
-    [root_synced] = [
-        n
-        for n, line in enumerate(lines)
-        if re.match(rf"fsync\(\d+<{Path(folder).parent}>", line) and n > written
-    ]
-    [done] = [n for n, line in enumerate(lines) if '"done"' in line]
-    assert written < file_synced < renamed < folder_synced < done
-    assert root_synced < done
+    lines = lines[place(lines, r'write\(.*"start"') :]
+    renamed = place(lines, "rename")
+    (folder, name), (target, _) = re.findall(r'<([^>]+)>, "([^"]+)"', lines[renamed])
+    written = place(lines, r'write\(.*"the bytes"')
+    synced = place(lines, rf"fsync\(\d+<{folder}/{name}>")
+    done = place(lines, r'write\(.*"done"')
+    assert written < synced < renamed < done
+    if durable:
+        assert renamed < place(lines, rf"fsync\(\d+<{target}>") < done
+        assert place(lines, rf"fsync\(\d+<{Path(target).parent}>") < done  # it was made just now
 
 
-PUT = """
+def place(lines, pattern):
+    [found] = [number for number, line in enumerate(lines) if re.match(pattern, line)]
+    return found
+
+
+SCRIPT = """
 import os, pathlib, sys
-from imageapi.storage.backend import Context
+sys.path.insert(0, os.getcwd())
+from imageapi.geometry import Edit, Size
+from imageapi.storage.backend import Context, Picture, original_key
 from imageapi.storage.local import LocalBackend, LocalOptions
 from imageapi.storage.storages import Storage
 
 storage = Storage(LocalBackend(LocalOptions(), Context("local", pathlib.Path(sys.argv[1]), ("s" * 32,))))
 storage.check()
+key = original_key()
 os.write(1, b"start")
-with storage.stage() as staging:
-    staging.write(b"the bytes")
-    storage.put(staging.finish(), [])
+if sys.argv[2] == "put":
+    with storage.stage() as staging:
+        staging.write(b"the bytes")
+        storage.put(staging.finish(), [], key)
+        os.write(1, b"done")
+else:
+    storage.keep(Picture(key, key[3:], 1, Size(1, 1), Edit(), "jpg"), {"full": b"the bytes"})
     os.write(1, b"done")
 """
