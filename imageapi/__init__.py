@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
@@ -10,7 +12,7 @@ from imageapi.auth import guard
 from imageapi.auth.revocation import Authority
 from imageapi.blueprints import albums, files, images, ops, problems, responses, shares
 from imageapi.catalog import background
-from imageapi.settings import Settings, load
+from imageapi.settings import Settings, load, unknown, variable
 
 API = "/api/v1"
 
@@ -32,6 +34,7 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
 
     extensions.init_app(app, settings.database)
     catalog.init_app(app, settings)
+    _warn_of_unknown_settings(app)
     background.init_app(app)
 
     responses.init_app(app)
@@ -51,3 +54,12 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
         fixed = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0, x_host=0)
         app.wsgi_app = fixed  # type: ignore[method-assign]
     return app
+
+
+def _warn_of_unknown_settings(app: flask.Flask) -> None:
+    """Say which names mean nothing: a mistyped one leaves its setting at the default."""
+    known = [variable(field) for field in dataclasses.fields(Settings)]
+    with app.app_context():
+        known += catalog.library().storages.variables()
+    for sentence in unknown(known):
+        telemetry.log.warning(sentence)
