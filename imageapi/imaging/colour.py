@@ -19,7 +19,7 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     """Convert to sRGB.
 
     Args:
-        image: in the mode L, LA, RGB, RGBA, CMYK or LAB.
+        image: in the mode L, LA, RGB, RGBA, CMYK or LAB; the caller's own, it may be changed.
         profile: its ICC profile; one that is broken or made for other channels is ignored.
 
     Returns: an image in the mode L, LA, RGB or RGBA without any `info`.
@@ -36,7 +36,7 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
 def _plain(image: Image.Image) -> Image.Image:
     if image.mode == "LAB":
         return _transform(image, ImageCms.createProfile("LAB"))
-    return image.convert("RGB") if image.mode == "CMYK" else image.copy()
+    return image.convert("RGB") if image.mode == "CMYK" else image
 
 
 def _transformed(image: Image.Image, profile: bytes | None) -> Image.Image | None:

@@ -13,21 +13,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from PIL import Image, ImageChops, ImageFile, ImageMath
+from PIL import (
+    AvifImagePlugin,
+    Image,
+    ImageChops,
+    ImageFile,
+    ImageMath,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 
 from imageapi.errors import UndecodablePicture
-from imageapi.geometry import Size
+from imageapi.geometry import CropFault, Size
 from imageapi.imaging.limits import Limits
 
 _PILLOW = {
     "jpg": "JPEG",
     "png": "PNG",
     "gif": "GIF",
-    "webp": "WEBP",
-    "avif": "AVIF",
-    "tiff": "TIFF",
+    "webp": WebPImagePlugin.WebPImageFile.format,
+    "avif": AvifImagePlugin.AvifImageFile.format,
+    "tiff": TiffImagePlugin.TiffImageFile.format,
     "heic": "HEIF",
 }
+Image.preinit()  # the other plugins, so that they are imported once, before any fork
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # as many pictures are decoded at once as there are cores
 TURNED_BY_DECODER = {"tiff", "heic"}
 """Formats whose decoder gives the upright picture, its clean aperture cut out."""
 
@@ -42,6 +52,8 @@ def decoding(limits: Limits) -> Iterator[None]:
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             yield
+        except CropFault:
+            raise  # the caller's fault, and a ValueError
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             raise UndecodablePicture(
                 f"The picture is too large; the limit is {limits.max_pixels} pixels."

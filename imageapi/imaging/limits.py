@@ -24,6 +24,14 @@ MAX_SUB_BLOCKS = 1_000_000
 MAX_SCANS = 64
 """Scans of a progressive JPEG; encoders write about ten, each costs a pass over all pixels."""
 
+WALL_SECONDS = 30
+CPU_SECONDS = 15
+MEMORY_BYTES = 512 << 20
+BYTES_PER_PIXEL = 10
+"""A decoder's address space: this much of `MEMORY_BYTES`, and more for each pixel of the limit."""
+MAX_ANSWER_BYTES = 256 << 20
+"""Of all renditions of a picture together."""
+
 
 @dataclass(frozen=True)
 class Limits:

@@ -12,8 +12,8 @@ from imageapi.errors import UndecodablePicture, UnsupportedFormat
 from imageapi.geometry import Crop, Edit
 from imageapi.imaging.decode import decoding
 from imageapi.imaging.limits import Limits
-from imageapi.imaging.probe import inspect
-from imageapi.imaging.render import compose, render
+from imageapi.imaging.probing import inspect
+from imageapi.imaging.rendering import compose, render
 from tests.imaging.corpus import Row, each, rows
 from tests.imaging.pictures import ALL, FULL, opened
 

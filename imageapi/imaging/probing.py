@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,6 +16,7 @@ from imageapi.geometry import Size
 from imageapi.imaging import boxes, exif, headers
 from imageapi.imaging.headers import Header
 from imageapi.imaging.limits import Limits
+from imageapi.imaging.values import Probe
 
 _NAMES = {
     "jpg": "JPEG",
@@ -36,29 +36,6 @@ _READERS: dict[str, Callable[[BinaryIO, Limits], Header]] = {
     "tiff": headers.tiff,
     "heic": boxes.isobmff,
 }
-
-
-@dataclass(frozen=True)
-class Probe:
-    """What was found out about a picture; every value is plain.
-
-    Attributes:
-        format: by content, in Cloudinary's words: `jpg png gif webp avif tiff heic`.
-        size: of the upright picture, in pixels.
-        orientation: how the stored raster stands, as an EXIF value 1 to 8.
-        exifs: tag name → text, at most 512 of 1000 characters; {} when there are none.
-        gps: latitude and longitude in signed degrees, from EXIF.
-        taken_at: `YYYY-MM-DDTHH:MM:SS` of the camera's clock.
-        frames: pictures in an animated file, pages of a TIFF.
-    """
-
-    format: str
-    size: Size
-    orientation: int
-    exifs: dict[str, str]
-    gps: tuple[float, float] | None
-    taken_at: str | None
-    frames: int
 
 
 def probe(path: Path, limits: Limits) -> Probe:

@@ -8,8 +8,8 @@ back from the edited picture to the stored raster, so that nothing large is ever
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +22,8 @@ from imageapi.imaging.colour import to_srgb
 from imageapi.imaging.decode import TURNED_BY_DECODER, decode, decoding
 from imageapi.imaging.headers import Header
 from imageapi.imaging.limits import Limits
-from imageapi.imaging.probe import Probe, inspect
+from imageapi.imaging.probing import inspect
+from imageapi.imaging.values import Probe, Rendered
 
 JPEG_QUALITY = 85
 """Of renditions, with 4:2:0; docs/pictures.md tells how it was chosen."""
@@ -58,23 +59,6 @@ _FLIPS_DOWN = {
 }
 
 
-@dataclass(frozen=True)
-class Rendered:
-    """The renditions of a picture.
-
-    Attributes:
-        extension: `png` where the source has alpha that is not all opaque, else `jpg`.
-        content_type: of all files.
-        files: rendition name → bytes, without any metadata.
-        sizes: rendition name → pixels.
-    """
-
-    extension: str
-    content_type: str
-    files: dict[str, bytes]
-    sizes: dict[str, Size]
-
-
 class _Span(NamedTuple):
     """A box with fractions of pixels: left, top, right, bottom."""
 
@@ -100,6 +84,17 @@ def render(path: Path, edit: Edit, renditions: Sequence[Rendition], limits: Limi
     """
     probed, header = inspect(path, limits)
     return draw(path, probed, header, edit, renditions, limits)
+
+
+def take_in(path: Path, renditions: Sequence[Rendition], limits: Limits) -> tuple[Probe, Rendered]:
+    """What an upload needs: probe a picture, decode it to its end, render it unedited.
+
+    Raises:
+        UnsupportedFormat: as `probe`.
+        UndecodablePicture: as `render`.
+    """
+    probed, header = inspect(path, limits)
+    return probed, draw(path, probed, header, Edit(), renditions, limits)
 
 
 def draw(
@@ -133,7 +128,7 @@ def compose(
     edited = geometry.effective_size(probed.size, edit)
     plans = {rendition.name: geometry.plan(edited, rendition) for rendition in renditions}
     need = max((max(_scales(plan)) for plan in plans.values()), default=1.0)
-    return _cascade(_Source(path, probed, header, edit, edited, need), plans, edited)
+    return _cascade(_Source(path, probed, header, edit, edited, need), plans)
 
 
 def _scales(plan: Plan) -> tuple[float, float]:
@@ -214,31 +209,51 @@ def _transparent(raster: Image.Image) -> bool:
     return isinstance(low, int) and low < 255
 
 
-def _cascade(source: _Source, plans: dict[str, Plan], edited: Size) -> dict[str, Image.Image]:
-    """All renditions; what the largest whole one has enough pixels for is cut from that."""
-    whole = [plan for plan in plans.values() if plan.box.size == edited]
-    base_plan = max(whole, key=lambda plan: plan.size.width, default=None)
-    base = source.cut(base_plan) if base_plan else None
-    pictures = {}
-    for name, plan in plans.items():
-        if base_plan and base and plan == base_plan:
-            pictures[name] = base
-        elif base_plan and base and _enough(base_plan, plan):
-            across, down = _scales(base_plan)
-            left, top, right, bottom = plan.box
-            box = _Span(left * across, top * down, right * across, bottom * down)
-            pictures[name] = _scaled(base, box, plan.size, gap=2.0)
+def _cascade(source: _Source, plans: dict[str, Plan]) -> dict[str, Image.Image]:
+    """All renditions, largest first; each is cut from the smallest that holds its pixels."""
+    pictures: dict[str, Image.Image] = {}
+    done: list[str] = []
+    for name in sorted(plans, key=lambda name: math.prod(plans[name].size), reverse=True):
+        base = next((other for other in reversed(done) if _holds(plans[other], plans[name])), None)
+        if base is None:
+            pictures[name] = source.cut(plans[name])
         else:
-            pictures[name] = source.cut(plan)
-    return pictures
+            pictures[name] = _cut_again(pictures[base], plans[base], plans[name])
+        done.append(name)
+    return {name: pictures[name] for name in plans}
 
 
-def _enough(base: Plan, plan: Plan) -> bool:
-    return all(has >= needs for has, needs in zip(_scales(base), _scales(plan), strict=True))
+def _holds(base: Plan, plan: Plan) -> bool:
+    inside = (
+        base.box.left <= plan.box.left
+        and base.box.top <= plan.box.top
+        and base.box.right >= plan.box.right
+        and base.box.bottom >= plan.box.bottom
+    )
+    return inside and all(
+        has >= needs for has, needs in zip(_scales(base), _scales(plan), strict=True)
+    )
+
+
+def _cut_again(picture: Image.Image, base: Plan, plan: Plan) -> Image.Image:
+    if plan == base:
+        return picture
+    across, down = _scales(base)
+    box = _moved(_Span(*plan.box), -base.box.left, -base.box.top)
+    span = _Span(box.left * across, box.top * down, box.right * across, box.bottom * down)
+    return _scaled(picture, span, plan.size, gap=2.0)
 
 
 def _scaled(image: Image.Image, span: _Span, size: Size, gap: float | None = None) -> Image.Image:
+    """A box of a picture at a smaller size.
+
+    `gap`: see Pillow's `reducing_gap`. Averaging whole pixels first halves the time; how little may be
+    left for LANCZOS after that was measured (bench/renditions.py).
+    """
     box = _Span(span.left, span.top, min(span.right, image.width), min(span.bottom, image.height))
+    if gap is None:
+        shrink = min((box.right - box.left) / size.width, (box.bottom - box.top) / size.height)
+        gap = 1.04 if shrink < 4 else 2.0
     return image.resize(size, Resampling.LANCZOS, box=box, reducing_gap=gap)
 
 

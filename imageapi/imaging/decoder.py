@@ -1,0 +1,119 @@
+"""The helper's side: takes requests from a socket and forks a child for each.
+
+A child has bounded memory and CPU time, writes no file and is killed when its time is over. It
+answers with one frame: four bytes of length, JSON, then the files one after the other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+from imageapi.errors import ImageAPIError
+from imageapi.geometry import Crop, CropFault, Edit, Rendition
+from imageapi.imaging.limits import (
+    BYTES_PER_PIXEL,
+    CPU_SECONDS,
+    MEMORY_BYTES,
+    WALL_SECONDS,
+    Limits,
+)
+from imageapi.imaging.probing import probe
+from imageapi.imaging.rendering import render, take_in
+
+
+def serve(fd: int) -> None:
+    """Answer requests until the other side is gone."""
+    control = socket.socket(fileno=fd)
+    gc.freeze()  # else the collector of each child would copy all pages
+    children: dict[int, float] = {}
+    while True:
+        ready, _, _ = select.select([control], [], [], 0.2 if children else None)
+        _look_after(children)
+        if not ready:
+            continue
+        request, fds, _, _ = socket.recv_fds(control, 1 << 16, 1)
+        if not request:
+            break
+        with socket.socket(fileno=fds[0]) as job:
+            pid = os.fork()
+            if pid == 0:
+                control.close()
+                _work(job, json.loads(request))
+        children[pid] = time.monotonic() + WALL_SECONDS
+    for pid in children:
+        os.kill(pid, signal.SIGKILL)
+
+
+def _look_after(children: dict[int, float]) -> None:
+    """Take leave of the children that ended, kill those whose time is over."""
+    for pid, deadline in list(children.items()):
+        if os.waitpid(pid, os.WNOHANG)[0]:
+            del children[pid]
+        elif time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+
+
+def _work(job: socket.socket, request: dict[str, Any]) -> None:
+    """The child: bounds itself, does the task, answers and ends."""
+    try:
+        limits = Limits(*request["limits"])
+        _bound(limits)
+        try:
+            answer, files = _done(request, limits)
+        except CropFault as fault:
+            answer, files = _error(fault, fault.message) | {"field": fault.field}, []
+        except ImageAPIError as error:
+            answer, files = _error(error, str(error)), []
+        except Exception as error:  # noqa: BLE001 (told to the other side, which logs it)
+            answer, files = _error(error, repr(error)), []
+        head = json.dumps(answer, allow_nan=False).encode()
+        job.sendall(len(head).to_bytes(4, "big") + head)
+        for file in files:
+            job.sendall(file)
+        job.shutdown(socket.SHUT_WR)  # the other side need not wait until our memory is given back
+    finally:
+        os._exit(0)
+
+
+def _error(error: Exception, detail: str) -> dict[str, Any]:
+    return {"error": type(error).__name__, "detail": detail}
+
+
+def _bound(limits: Limits) -> None:
+    memory = MEMORY_BYTES + BYTES_PER_PIXEL * limits.max_pixels
+    for what, most in (
+        (resource.RLIMIT_AS, memory),
+        (resource.RLIMIT_CPU, CPU_SECONDS),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_NOFILE, 64),
+    ):
+        resource.setrlimit(what, (most, most))
+
+
+def _done(request: dict[str, Any], limits: Limits) -> tuple[dict[str, Any], list[bytes]]:
+    path = Path(request["path"])
+    renditions = [Rendition(*size) for size in request["renditions"]]
+    answer: dict[str, Any] = {}
+    if request["task"] == "probe":
+        return {"probe": dataclasses.asdict(probe(path, limits))}, []
+    if request["task"] == "take_in":
+        probed, rendered = take_in(path, renditions, limits)
+        answer["probe"] = dataclasses.asdict(probed)
+    else:
+        *crop, rotation = request["edit"]
+        rendered = render(path, Edit(Crop(*crop), rotation), renditions, limits)
+    answer["extension"] = rendered.extension
+    answer["sizes"] = rendered.sizes
+    answer["lengths"] = {name: len(file) for name, file in rendered.files.items()}
+    return answer, list(rendered.files.values())
