@@ -1,0 +1,34 @@
+"""`python -m bench [--short] [reads growth uploads startup renditions]`: the table, all or in part."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+import time
+
+from bench import table
+
+PARTS = ("reads", "growth", "uploads", "startup", "renditions")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="bench", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}; all")
+    parser.add_argument("--short", action="store_true", help="a sample: figures of little weight")
+    given = parser.parse_args()
+    if unknown := set(given.parts) - set(PARTS):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}")
+    started, missed = time.monotonic(), 0
+    print(f"{table.machine()}\n")
+    table.show([], heads=True)
+    for name in given.parts or PARTS:
+        for row in importlib.import_module(f"bench.{name}").rows(short=given.short):
+            table.show([row])
+            missed += row.reached is False
+    print(f"\n{missed} goals missed; {time.monotonic() - started:.0f} s.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
