@@ -31,7 +31,7 @@ step() {
 step "$BIN/python" demo/port.py
 
 if [ -z "${IMAGEAPI_SECRET_KEYS:-}" ]; then
-  mkdir -p "$IMAGEAPI_INSTANCE"
+  (umask 077 && mkdir -p "$IMAGEAPI_INSTANCE")
   secret=$IMAGEAPI_INSTANCE/secret
   if [ ! -s "$secret" ]; then
     (umask 077 && "$BIN/python" -c 'import secrets; print(secrets.token_urlsafe(48))' >"$secret.new")

@@ -120,11 +120,12 @@ def _with_album_options(function: Any) -> Any:
 album_commands = Commands("albums", help="Make, list and fill albums.")
 token_commands = Commands("token", help="Make tokens.")
 storage_commands = Commands("storages", help="Look at the storages.")
+GROUPS = (album_commands, token_commands, storage_commands)
 
 
 def init_app(app: Flask) -> None:
     """Add the commands to `app`."""
-    for group in (album_commands, token_commands, storage_commands):
+    for group in GROUPS:
         app.cli.add_command(group)
 
 
