@@ -128,11 +128,25 @@ class UnsupportedFormat(ImageAPIError):
     detail = "This format is not accepted."
 
 
+class RangeNotSatisfiable(ImageAPIError):
+    """The range begins after the end; `Content-Range` says where that is (RFC 9110 §15.5.17)."""
+
+    code, status, title = "range_not_satisfiable", 416, "Range Not Satisfiable"
+    detail = "The range begins after the end of the original."
+
+
 class InvalidFields(ImageAPIError):
     """A field breaks its limit; `errors` names field and limit."""
 
     code, status, title = "invalid_fields", 422, "Unprocessable Content"
     detail = "A field is not acceptable."
+
+
+class IdempotencyMismatch(ImageAPIError):
+    """The Idempotency-Key was used for another request: other fields or another file."""
+
+    code, status, title = "idempotency_mismatch", 422, "Unprocessable Content"
+    detail = "This Idempotency-Key was used for another request."
 
 
 class UndecodablePicture(ImageAPIError):

@@ -8,9 +8,11 @@ Source: design §3.
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -19,7 +21,7 @@ from sqlalchemy import orm
 
 from imageapi import models
 from imageapi.auth import policy, tokens
-from imageapi.auth.policy import Access, AlbumFacts, ShareFacts
+from imageapi.auth.policy import Ability, Access, AlbumFacts, ShareFacts
 from imageapi.auth.revocation import Authority, Snapshot
 from imageapi.errors import AccessDenied, NotFound, Unauthorized
 from imageapi.extensions import Row, read
@@ -52,7 +54,11 @@ def _guarded(select: sa.Select[Any]) -> _Guarded:
     return _Guarded(select, select.add_columns(*_SHARE).outerjoin(Share, _OF_TOKEN))
 
 
-_IMAGE = _guarded(models.IMAGES.where(Image.id == sa.bindparam("image_id")))
+@functools.cache
+def _image(among: sa.Select[Any]) -> _Guarded:
+    return _guarded(among.where(Image.id == sa.bindparam("image_id")))
+
+
 _ALBUM = _guarded(
     models.ALBUMS.where(
         Album.issuer == sa.bindparam("issuer"), Album.public_id == sa.bindparam("public_id")
@@ -118,14 +124,14 @@ def renewed() -> str:
     return snapshot.keyring.renew(g.token, time.time(), g.get("share_ends"))
 
 
-def image(image_id: uuid.UUID) -> Row:
-    """The image with its album, a row of `models.IMAGES`.
+def image(image_id: uuid.UUID, among: sa.Select[Any] = models.IMAGES) -> Row:
+    """The image with its album, a row of `models.IMAGES` or of another select `among` images.
 
     Raises:
         NotFound: it is not there, or the token does not reach its album.
         AccessDenied: the token reaches the album, but lacks the route's abilities.
     """
-    rows = read(_IMAGE.choose(), image_id=str(image_id), share=g.token.share)
+    rows = read(_image(among).choose(), image_id=str(image_id), share=g.token.share)
     if not _present(rows):
         raise NotFound
     row = rows[0]
@@ -166,6 +172,21 @@ def share(share_id: uuid.UUID) -> Row:
     if not _permitted(row, AlbumFacts(row.album_id, row.issuer, row.public_id, row.owner)):
         raise NotFound
     return row
+
+
+def demand(ability: Ability) -> None:
+    """See that the token has this ability too, in the album just decided about.
+
+    Raises:
+        AccessDenied: it has not.
+    """
+    if ability not in g.abilities:
+        raise AccessDenied
+
+
+def confirming(album_id: int) -> Callable[[orm.Session, str], None]:
+    """`confirm`, as a write of the catalog asks it."""
+    return lambda session, _made: confirm(album_id, session)
 
 
 def confirm(album_id: int, session: orm.Session) -> None:

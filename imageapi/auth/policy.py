@@ -50,6 +50,10 @@ def _any(*abilities: Ability) -> frozenset[Ability]:
 
 POLICY: Mapping[str, Rule] = {
     "images.show": _any(Ability.IMAGE_LIST, Ability.SEE),
+    "images.update": _any(Ability.IMAGE_ROTATE, Ability.IMAGE_CROP),
+    "images.delete": _any(Ability.IMAGE_DELETE),
+    "images.duplicate": _any(Ability.IMAGE_DUPLICATE),
+    "images.original": _any(Ability.IMAGE_DOWNLOAD),
     "albums.upload_image": _any(Ability.IMAGE_UPLOAD),
     "albums.list_images": _any(Ability.IMAGE_LIST),
     "shares.create": _any(Ability.IMAGE_SHARE),

@@ -5,7 +5,9 @@ Source: RFC 9457; design §3.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import time
 from typing import Any
 
 import sqlalchemy as sa
@@ -18,6 +20,9 @@ from imageapi.blueprints.responses import P3P, SAFETY
 from imageapi.telemetry import log
 
 PROBLEM_TYPE = "application/problem+json"
+
+_DRAIN_BYTES = 128 * 1024 * 1024
+_DRAIN_SECONDS = 5
 
 _BY_STATUS: dict[int, type[errors.ImageAPIError]] = {
     400: errors.BadRequest,
@@ -34,12 +39,30 @@ _BY_STATUS: dict[int, type[errors.ImageAPIError]] = {
 def init_app(app: Flask) -> None:
     """Answer every exception of `app` as a problem."""
     app.register_error_handler(Exception, _handle)
+    app.logger.disabled = True  # Flask would log some of them too, in its own words
 
 
 def _handle(error: Exception) -> Response:
     known = _known(error)
     _log(known, error)
+    _drain()
     return problem(known)
+
+
+def _drain() -> None:
+    """Read what is left of the body, within bounds.
+
+    A client that sends all of it before it reads would see a broken connection, not the answer.
+    """
+    if not request.environ.get("wsgi.input_terminated"):
+        return
+    left, end = _DRAIN_BYTES, time.monotonic() + _DRAIN_SECONDS
+    with contextlib.suppress(Exception):  # broken bodies are what some of the answers are about
+        while left > 0 and time.monotonic() < end:
+            piece = request.environ["wsgi.input"].read(64 * 1024)
+            if not piece:
+                break
+            left -= len(piece)
 
 
 def _known(error: Exception) -> errors.ImageAPIError:

@@ -69,7 +69,23 @@ def empty(headers: Pairs = ()) -> Response:
     return response
 
 
-def _answer(body: bytes, status: int, headers: Pairs, about: Pairs, length: Pairs) -> Response:
+def stream(body: Iterable[bytes], kind: str, length: int, status: int, headers: Pairs) -> Response:
+    """An authenticated answer of `length` bytes of the media type `kind`, in pieces."""
+    about = [("Content-Type", kind), ("Vary", "Accept-Encoding")]
+    return _answer(body, status, headers, about, [("Content-Length", str(length))])
+
+
+def not_modified(headers: Pairs) -> Response:
+    """A 304: the client has these bytes already."""
+    pairs = [*SAFETY, *headers, P3P, ("X-Request-Id", g.request_id)]
+    response = Response(status=304, headers=Headers(pairs))
+    del response.headers["Content-Type"]
+    return response
+
+
+def _answer(
+    body: bytes | Iterable[bytes], status: int, headers: Pairs, about: Pairs, length: Pairs
+) -> Response:
     runtime = time.perf_counter() - g.started
     return Response(
         body,

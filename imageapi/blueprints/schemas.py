@@ -23,6 +23,7 @@ from imageapi.auth.policy import Ability
 from imageapi.catalog import renditions
 from imageapi.errors import FieldFault, InvalidFields
 from imageapi.extensions import Row
+from imageapi.geometry import ROTATIONS
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
 
@@ -75,6 +76,40 @@ def load(schema: marshmallow.Schema, values: Mapping[str, Any]) -> dict[str, Any
     return data
 
 
+class Whole(fields.Integer):
+    """A whole number, as JSON or as decimal text."""
+
+    def _validated(self, value: Any) -> int:
+        text = str(value)
+        if isinstance(value, bool | float) or not text.removeprefix("-").isdecimal():
+            raise self.make_error("invalid", input=value)
+        return super()._validated(value)
+
+
+class ImageEdit(marshmallow.Schema):
+    """The edit of an image; a field that is not sent keeps its value."""
+
+    rotation = Whole(validate=validate.OneOf(ROTATIONS))
+    crop_x = Number()
+    crop_y = Number()
+    crop_w = Number()
+    crop_h = Number()
+
+
+class Nothing(marshmallow.Schema):
+    """No field at all."""
+
+
+def edit(values: Mapping[str, Any]) -> dict[str, float]:
+    """The fields of an edit that were sent; their bounds are the picture's, not ours."""
+    return load(ImageEdit(), values)
+
+
+def nothing(values: Mapping[str, Any]) -> None:
+    """Refuse every field."""
+    load(Nothing(), values)
+
+
 class ShareRequest(marshmallow.Schema):
     """What a share is asked to be."""
 
@@ -83,7 +118,7 @@ class ShareRequest(marshmallow.Schema):
         required=True,
         validate=validate.Length(1),
     )
-    expires_in = fields.Integer(required=True, strict=False)
+    expires_in = Whole(required=True)
     label = fields.String(load_default=None, allow_none=True, validate=validate.Length(max=128))
 
 

@@ -11,7 +11,7 @@ import datetime
 import json
 import unicodedata
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +19,11 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 
 from imageapi import imaging
-from imageapi.catalog import library, now_ms, renditions, work
-from imageapi.errors import FieldFault, InvalidFields, NotFound, StorageError
+from imageapi.catalog import library, now_ms, renditions
+from imageapi.errors import NotFound, StorageError
 from imageapi.extensions import Row, read, transaction
-from imageapi.geometry import Crop, CropFault, Edit, Size, effective_size
-from imageapi.models import ANY_ORIGINALS, IMAGES, Album, Image, StoredObject, TagImage
+from imageapi.geometry import Edit
+from imageapi.models import IMAGES, Album, Image, StoredObject
 from imageapi.storage.backend import Infos, Picture, Staged
 from imageapi.storage.storages import Storage
 from imageapi.telemetry import log
@@ -31,9 +31,6 @@ from imageapi.telemetry import log
 Position = tuple[float, float]
 Confirm = Callable[[orm.Session, str], None]
 """Asked inside a write, with the id of what it makes; may raise to refuse it."""
-
-EDITS = ("rotation", "crop_x", "crop_y", "crop_w", "crop_h")
-"""The fields of an edit."""
 
 MAX_FILE_NAME = 255
 """The most characters that are kept of a file's name."""
@@ -57,8 +54,8 @@ _SAME_BYTES = (
 _ONE = IMAGES.where(Image.id == sa.bindparam("image_id"))
 
 
-def _agreed(_session: orm.Session, _made: str) -> None:
-    pass
+def agreed(_session: orm.Session, _made: str) -> None:
+    """Refuse nothing, record nothing more."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +99,7 @@ def find(album_id: int, sha256: str) -> str | None:
     return rows[0].id if rows else None
 
 
-def add(album: Row, staged: Staged, upload: Upload, confirm: Confirm = _agreed) -> tuple[str, bool]:
+def add(album: Row, staged: Staged, upload: Upload, confirm: Confirm = agreed) -> tuple[str, bool]:
     """Make an image of staged bytes.
 
     Args:
@@ -125,27 +122,37 @@ def add(album: Row, staged: Staged, upload: Upload, confirm: Confirm = _agreed) 
     key, infos = storage.put(staged, [album.public_id])
     image_id = str(uuid.uuid4())
     shown = Picture(key, image_id, 0, probe.size, Edit(), rendered.extension)
+    written = False
     try:
         storage.keep(shown, rendered.files)
         with transaction() as session:
-            _count(session, album.id, images=1, size=staged.length)
+            count(session, album.id, images=1, size=staged.length)
             stored = _object_row(album.id, storage.name, key, staged)
             session.add(stored)
             session.flush()
             session.add(_image_row(image_id, stored, probe, infos, upload, rendered.extension))
+            session.flush()
             confirm(session, image_id)
+            written = True
     except sa.exc.IntegrityError:
         _discard(storage, shown)
         if winner := find(album.id, staged.sha256):
             return winner, False
         raise
     except BaseException:
-        _discard(storage, shown)
+        # A commit that failed may have been kept: its answer was lost, or we were interrupted.
+        if not written:
+            _discard(storage, shown)
         raise
     return image_id, True
 
 
-def _count(session: orm.Session, album_id: int, images: int, size: int) -> None:
+def count(session: orm.Session, album_id: int, images: int, size: int) -> None:
+    """Count images and stored bytes of an album up, in the transaction that adds them.
+
+    Raises:
+        NotFound: the album was deleted meanwhile.
+    """
     statement = (
         sa.update(Album)
         .where(Album.id == album_id, Album.deleted_ms.is_(None))
@@ -207,133 +214,6 @@ def _file_name(name: str) -> str:
     # PostgreSQL keeps no NUL and no surrogate, and not more than the column has.
     kept = (character for character in name if unicodedata.category(character) not in _NOT_KEPT)
     return "".join(kept)[:MAX_FILE_NAME]
-
-
-def edit(row: Row, values: Mapping[str, float], confirm: Confirm = _agreed) -> bool:
-    """Edit an image, if it still is at the revision that `row` shows.
-
-    Args:
-        row: of `models.IMAGES`.
-        values: the fields of `EDITS` that were sent; the others keep theirs.
-        confirm: asked inside the write; may raise to refuse.
-    Returns: False when another edit came first; nothing was done then.
-    Raises:
-        InvalidFields: the crop is none that this picture can have.
-    """
-    edited = {name: values.get(name, getattr(row, name)) for name in EDITS}
-    size = _effective(row, edited)
-    by_url = renditions.rendered_by_url(row.storage)
-    with transaction() as session:
-        changed = (
-            sa.update(Image)
-            .where(Image.id == row.id, Image.revision == row.revision)
-            .values(
-                **values,
-                revision=Image.revision + 1,
-                width=size.width,
-                height=size.height,
-                rendered=row.rendered if by_url else "",
-            )
-        )
-        if session.connection().execute(changed).rowcount == 0:
-            return False
-        confirm(session, row.id)
-        todo = None if by_url else _follow(session, row)
-    if todo is not None:
-        work.run(todo)
-    return True
-
-
-def _effective(row: Row, edited: Mapping[str, float]) -> Size:
-    crop = Crop(*(edited[name] for name in EDITS[1:]))
-    try:
-        return effective_size(
-            Size(row.original_width, row.original_height), Edit(crop, int(edited["rotation"]))
-        )
-    except CropFault as fault:
-        raise InvalidFields(errors=[FieldFault(fault.field, fault.message)]) from fault
-
-
-def _follow(session: orm.Session, old: Row) -> int:
-    """Have the new revision rendered; remove the old one's renditions once no URL names them."""
-    if old.rendered:
-        keys = renditions.keys(renditions.picture(old))
-        delay_ms = 2000 * library().settings.url_window
-        work.record(session, "remove", {"storage": old.storage, "keys": keys}, delay_ms)
-    return work.record(session, "render", {"image": old.id})
-
-
-def duplicate(row: Row, confirm: Confirm = _agreed) -> str:
-    """Make another image of the same stored bytes, with a copy of the edit; returns its id.
-
-    Raises:
-        NotFound: the image was deleted meanwhile.
-    """
-    image_id = str(uuid.uuid4())
-    by_url = renditions.rendered_by_url(row.storage)
-    with transaction() as session:
-        source = session.get(Image, row.id)
-        # Held to the end: a delete of the last image on these bytes waits, and then sees this one.
-        stored = session.get(StoredObject, row.object_id, with_for_update=True)
-        if source is None or stored is None:
-            raise NotFound
-        _count(session, row.album_id, images=1, size=0)
-        kept = {column.key: getattr(source, column.key) for column in Image.__table__.columns}
-        fresh = {"id": image_id, "created_ms": now_ms(), "revision": 0}
-        session.add(Image(**{**kept, **fresh, "rendered": source.rendered if by_url else ""}))
-        session.flush()
-        confirm(session, image_id)
-        todo = None if by_url else work.record(session, "render", {"image": image_id})
-    if todo is not None:
-        work.run(todo)
-    return image_id
-
-
-def delete(row: Row, confirm: Confirm = _agreed) -> None:
-    """Delete an image: the row first, then its bytes, if no other image is on them."""
-    with transaction() as session:
-        confirm(session, row.id)
-        todo = remove(session, [row.id])
-    for number in todo:
-        work.run(number)
-
-
-def remove(session: orm.Session, image_ids: Sequence[str]) -> list[int]:
-    """Remove the rows of images of one album; their bytes are left as work, whose numbers it returns.
-
-    Raises:
-        NotFound: none of them is there any more.
-    """
-    rows = session.execute(ANY_ORIGINALS.where(Image.id.in_(image_ids))).all()
-    if not rows:
-        raise NotFound
-    objects = {row.object_id: row for row in rows}
-    locked = sa.select(StoredObject.id).where(StoredObject.id.in_(objects)).with_for_update()
-    session.execute(locked.order_by(StoredObject.id))
-    session.execute(sa.delete(TagImage).where(TagImage.image_id.in_(image_ids)))
-    session.execute(sa.delete(Image).where(Image.id.in_(image_ids)))
-    in_use = sa.select(Image.object_id).where(Image.object_id.in_(objects)).distinct()
-    freed = objects.keys() - set(session.scalars(in_use))
-    session.execute(sa.delete(StoredObject).where(StoredObject.id.in_(freed)))
-    size = sum(objects[number].bytes for number in freed)
-    fewer = {"images_count": Album.images_count - len(rows), "bytes": Album.bytes - size}
-    session.execute(sa.update(Album).where(Album.id == rows[0].album_id).values(**fewer))
-    return [_remove_bytes(session, row, freed) for row in rows]
-
-
-def _remove_bytes(session: orm.Session, row: Row, freed: set[int]) -> int:
-    keys = renditions.keys(renditions.picture(row)) if row.rendered else []
-    if row.object_id in freed:
-        freed.discard(row.object_id)
-        keys.append(row.key)
-    return work.record(session, "remove", {"storage": row.storage, "keys": keys})
-
-
-@work.kind("remove")
-def _remove(payload: dict[str, Any]) -> None:
-    storage = library().storages[payload["storage"]]
-    for key in payload["keys"]:
-        storage.delete(key)
 
 
 def _discard(storage: Storage, shown: Picture) -> None:

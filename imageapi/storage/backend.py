@@ -171,6 +171,13 @@ class Context:
     timeout: float = 5.0
 
 
+class UploadForm(TypedDict):
+    """A form that a client posts to the storage itself: where to, and its fields, in their order."""
+
+    url: str
+    params: dict[str, str | int]
+
+
 class Backend(abc.ABC):
     """One kind of storage. Methods may be called from many threads, and after a fork.
 
@@ -270,3 +277,24 @@ class Backend(abc.ABC):
         Raises:
             StorageError: its text says what is wrong, in words, for the operator.
         """
+
+    def sweep(self, before: float) -> int:  # noqa: ARG002 - nothing to sweep is the common case
+        """Remove what interrupted puts left in the store and no key shows, such as parts.
+
+        Args:
+            before: leave alone what began after this time (seconds since 1970).
+        Returns: how many were removed.
+        """
+        return 0
+
+    def upload_form(self, album: str, limit: int, now: float) -> UploadForm | None:
+        """The signed form of a direct upload into an album; None where the storage has none.
+
+        Made without I/O. A backend that gives one is a `DirectUpload` too.
+
+        Args:
+            album: the album's id.
+            limit: the most bytes that the storage may take in.
+            now: seconds since 1970.
+        """
+        return None

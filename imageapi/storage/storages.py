@@ -24,6 +24,7 @@ from imageapi.storage.backend import (
     Picture,
     Staged,
     Stored,
+    UploadForm,
     check_key,
     original_key,
     rendition_key,
@@ -176,16 +177,22 @@ class Storage:
                 self._urls[known] = url
         return url
 
+    def upload_form(self, album: str, limit: int, now: float) -> UploadForm | None:
+        """The form of a direct upload, or None; see `Backend.upload_form`."""
+        with _only_storage_errors(self.name):
+            return self._backend.upload_form(album, limit, now)
+
     def check(self) -> None:
         """See whether the storage is usable; a StorageError says in words what is wrong."""
         self._call("check", self._backend.check)
 
     def clear_staging(self, older_than: float) -> int:
-        """Remove staged files that a killed process left, untouched for `older_than` seconds.
+        """Remove what interrupted puts left, here and in the store, older than so many seconds.
 
-        Returns: how many.
+        Returns: how many staged files and unfinished uploads.
         """
-        removed = 0
+        before = time.time() - older_than
+        removed = self._call("sweep", lambda: self._backend.sweep(before))
         with (
             disk_errors(),
             opened(self._backend.staging, os.O_RDONLY | os.O_DIRECTORY) as folder,
@@ -193,7 +200,7 @@ class Storage:
         ):
             for entry in entries:
                 with contextlib.suppress(FileNotFoundError):
-                    if time.time() - entry.stat(follow_symlinks=False).st_mtime > older_than:
+                    if entry.stat(follow_symlinks=False).st_mtime < before:
                         os.unlink(entry.name, dir_fd=folder)
                         removed += 1
         return removed
@@ -298,6 +305,8 @@ class Storages:
         context = dataclasses.replace(self._context, name=name)
         try:
             backend = plugin(options, context)
+        except StorageError:
+            raise
         except Exception as error:
             raise StorageUnavailable(f"The storage {name!r} does not start.") from error
         return Storage(backend, self._observe)

@@ -1,0 +1,150 @@
+"""What is done to images that are there: edit, duplicate, delete.
+
+Source: design §2 (geometry), §4 (who wins), §5 (the order of row and bytes).
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import orm
+
+from imageapi.catalog import library, now_ms, renditions, work
+from imageapi.catalog.images import Confirm, agreed, count
+from imageapi.errors import FieldFault, InvalidFields, NotFound
+from imageapi.extensions import Row, transaction
+from imageapi.geometry import Crop, CropFault, Edit, Size, effective_size
+from imageapi.models import ANY_ORIGINALS, Album, Image, StoredObject, TagImage
+
+EDITS = ("rotation", "crop_x", "crop_y", "crop_w", "crop_h")
+"""The fields of an edit."""
+
+
+def edit(row: Row, values: Mapping[str, float], confirm: Confirm = agreed) -> bool:
+    """Edit an image, if it still is at the revision that `row` shows.
+
+    Args:
+        row: of `models.IMAGES`.
+        values: the fields of `EDITS` that were sent; the others keep theirs.
+        confirm: asked inside the write; may raise to refuse.
+    Returns: False when another edit came first; nothing was done then.
+    Raises:
+        InvalidFields: the crop is none that this picture can have.
+    """
+    edited = {name: values.get(name, getattr(row, name)) for name in EDITS}
+    size = _effective(row, edited)
+    by_url = renditions.rendered_by_url(row.storage)
+    with transaction() as session:
+        changed = (
+            sa.update(Image)
+            .where(Image.id == row.id, Image.revision == row.revision)
+            .values(
+                **values,
+                revision=Image.revision + 1,
+                width=size.width,
+                height=size.height,
+                rendered=row.rendered if by_url else "",
+            )
+        )
+        if session.connection().execute(changed).rowcount == 0:
+            return False
+        confirm(session, row.id)
+        todo = None if by_url else _follow(session, row)
+    if todo is not None:
+        work.run(todo)
+    return True
+
+
+def _effective(row: Row, edited: Mapping[str, float]) -> Size:
+    crop = Crop(*(edited[name] for name in EDITS[1:]))
+    try:
+        return effective_size(
+            Size(row.original_width, row.original_height), Edit(crop, int(edited["rotation"]))
+        )
+    except CropFault as fault:
+        raise InvalidFields(errors=[FieldFault(fault.field, fault.message)]) from fault
+
+
+def _follow(session: orm.Session, old: Row) -> int:
+    """Have the new revision rendered; remove the old one's renditions once no URL names them."""
+    if old.rendered:
+        keys = renditions.keys(renditions.picture(old))
+        delay_ms = 2000 * library().settings.url_window
+        work.record(session, "remove", {"storage": old.storage, "keys": keys}, delay_ms)
+    return work.record(session, "render", {"image": old.id})
+
+
+def duplicate(row: Row, confirm: Confirm = agreed) -> str:
+    """Make another image of the same stored bytes, with a copy of the edit; returns its id.
+
+    Raises:
+        NotFound: the image was deleted meanwhile.
+    """
+    image_id = str(uuid.uuid4())
+    by_url = renditions.rendered_by_url(row.storage)
+    with transaction() as session:
+        source = session.get(Image, row.id)
+        # Held to the end: a delete of the last image on these bytes waits, and then sees this one.
+        stored = session.get(StoredObject, row.object_id, with_for_update=True)
+        if source is None or stored is None:
+            raise NotFound
+        count(session, row.album_id, images=1, size=0)
+        kept = {column.key: getattr(source, column.key) for column in Image.__table__.columns}
+        fresh = {"id": image_id, "created_ms": now_ms(), "revision": 0}
+        session.add(Image(**{**kept, **fresh, "rendered": source.rendered if by_url else ""}))
+        session.flush()
+        confirm(session, image_id)
+        todo = None if by_url else work.record(session, "render", {"image": image_id})
+    if todo is not None:
+        work.run(todo)
+    return image_id
+
+
+def delete(row: Row, confirm: Confirm = agreed) -> None:
+    """Delete an image: the row first, then its bytes, if no other image is on them."""
+    with transaction() as session:
+        confirm(session, row.id)
+        todo = remove(session, [row.id])
+    for number in todo:
+        work.run(number)
+
+
+def remove(session: orm.Session, image_ids: Sequence[str]) -> list[int]:
+    """Remove the rows of images of one album; their bytes are left as work, whose numbers it returns.
+
+    Raises:
+        NotFound: none of them is there any more.
+    """
+    rows = session.execute(ANY_ORIGINALS.where(Image.id.in_(image_ids))).all()
+    if not rows:
+        raise NotFound
+    objects = {row.object_id: row for row in rows}
+    locked = sa.select(StoredObject.id).where(StoredObject.id.in_(objects)).with_for_update()
+    session.execute(locked.order_by(StoredObject.id))
+    session.execute(sa.delete(TagImage).where(TagImage.image_id.in_(image_ids)))
+    session.execute(sa.delete(Image).where(Image.id.in_(image_ids)))
+    in_use = sa.select(Image.object_id).where(Image.object_id.in_(objects)).distinct()
+    freed = objects.keys() - set(session.scalars(in_use))
+    session.execute(sa.delete(StoredObject).where(StoredObject.id.in_(freed)))
+    size = sum(objects[number].bytes for number in freed)
+    fewer = {"images_count": Album.images_count - len(rows), "bytes": Album.bytes - size}
+    session.execute(sa.update(Album).where(Album.id == rows[0].album_id).values(**fewer))
+    return [_remove_bytes(session, row, freed) for row in rows]
+
+
+def _remove_bytes(session: orm.Session, row: Row, freed: set[int]) -> int:
+    keys = renditions.keys(renditions.picture(row)) if row.rendered else []
+    if row.object_id in freed:
+        freed.discard(row.object_id)
+        keys.append(row.key)
+    return work.record(session, "remove", {"storage": row.storage, "keys": keys})
+
+
+@work.kind("remove")
+def _remove(payload: dict[str, Any]) -> None:
+    storage = library().storages[payload["storage"]]
+    for key in payload["keys"]:
+        storage.delete(key)
