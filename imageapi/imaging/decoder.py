@@ -114,6 +114,7 @@ def _done(request: dict[str, Any], limits: Limits) -> tuple[dict[str, Any], list
         *crop, rotation = request["edit"]
         rendered = render(path, Edit(Crop(*crop), rotation), renditions, limits)
     answer["extension"] = rendered.extension
+    answer["placeholder"] = rendered.placeholder
     answer["sizes"] = rendered.sizes
     answer["lengths"] = {name: len(file) for name, file in rendered.files.items()}
     return answer, list(rendered.files.values())

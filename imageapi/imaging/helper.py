@@ -178,6 +178,7 @@ def _rendered(answer: dict[str, Any], data: bytes) -> Rendered:
         extension=extension,
         content_type=_TYPES[extension],
         files=files,
+        placeholder=str(answer["placeholder"]),
         sizes={str(name): Size(*map(int, size)) for name, size in answer["sizes"].items()},
     )
 

@@ -7,6 +7,7 @@ back from the edited picture to the stored raster, so that nothing large is ever
 
 from __future__ import annotations
 
+import base64
 import io
 import math
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from PIL.Image import Resampling, Transpose
 
 from imageapi import geometry
 from imageapi.geometry import Edit, Plan, Rendition, Size
+from imageapi.imaging import thumbhash
 from imageapi.imaging.colour import to_srgb
 from imageapi.imaging.decode import TURNED_BY_DECODER, decode, decoding
 from imageapi.imaging.headers import Header
@@ -27,6 +29,9 @@ from imageapi.imaging.values import Probe, Rendered
 
 JPEG_QUALITY = 85
 """Of renditions, with 4:2:0; docs/pictures.md tells how it was chosen."""
+
+_PLACEHOLDER = Rendition("", 32, 32, "fit")
+"""What a placeholder is made of: it holds no more than seven waves across."""
 
 _UPRIGHT = {
     2: Transpose.FLIP_LEFT_RIGHT,
@@ -107,13 +112,17 @@ def draw(
 ) -> Rendered:
     """As `render`, of a picture that was inspected already."""
     with decoding(limits):
-        pictures = compose(path, probed, header, edit, renditions)
+        pictures = compose(path, probed, header, edit, [*renditions, _PLACEHOLDER])
+        placeholder = pictures.pop(_PLACEHOLDER.name).convert("RGBA")
         extension = "png" if any(map(_has_alpha, pictures.values())) else "jpg"
         return Rendered(
             extension=extension,
             content_type="image/png" if extension == "png" else "image/jpeg",
             files={name: _encoded(picture, extension) for name, picture in pictures.items()},
             sizes={name: Size(*picture.size) for name, picture in pictures.items()},
+            placeholder=base64.b64encode(
+                thumbhash.encode(*placeholder.size, placeholder.tobytes())
+            ).decode("ascii"),
         )
 
 

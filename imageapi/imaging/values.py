@@ -39,9 +39,11 @@ class Rendered:
         content_type: of all files.
         files: rendition name → bytes, without any metadata.
         sizes: rendition name → pixels.
+        placeholder: the ThumbHash of the edited picture, in base64.
     """
 
     extension: str
     content_type: str
     files: dict[str, bytes]
     sizes: dict[str, Size]
+    placeholder: str

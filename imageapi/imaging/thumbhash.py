@@ -1,0 +1,121 @@
+"""ThumbHash: a picture's placeholder in some 25 bytes.
+
+Sums are taken in the order of the reference, for a hash of a plain colour depends on their last bit.
+
+Source: https://evanw.github.io/thumbhash/ (rgbaToThumbHash).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from imageapi.imaging.fdlibm import cos
+
+MAX_SIDE = 100
+
+
+class _Channel(NamedTuple):
+    """The cosine terms of a channel: the constant one, the others scaled to 0…1, their scale."""
+
+    constant: float
+    others: list[float]
+    scale: float
+
+
+def encode(width: int, height: int, rgba: bytes) -> bytes:
+    """The hash of a picture.
+
+    Args:
+        width, height: in pixels, at most 100 each; some 30 are enough.
+        rgba: its pixels row by row, 8 bits a channel, not premultiplied.
+
+    Raises:
+        ValueError: larger than 100 pixels, or not as many bytes as pixels.
+    """
+    if max(width, height) > MAX_SIDE or len(rgba) != width * height * 4:
+        raise ValueError("no picture of at most 100x100 pixels")
+    alphas = [value / 255 for value in rgba[3::4]]
+    colours = [rgba[0::4], rgba[1::4], rgba[2::4]]
+    total = 0.0
+    for alpha in alphas:
+        total += alpha
+    averages = [_average(colour, alphas, total) for colour in colours]
+    red, green, blue = (
+        [
+            mean * (1 - alpha) + alpha / 255 * value
+            for value, alpha in zip(colour, alphas, strict=True)
+        ]
+        for colour, mean in zip(colours, averages, strict=True)
+    )
+    pixels = list(zip(red, green, blue, strict=True))
+    transparent = total < width * height
+    most = 5 if transparent else 7  # fewer terms of light when there is alpha
+    across = max(1, _round(most * width / max(width, height)))
+    down = max(1, _round(most * height / max(width, height)))
+    size = width, height
+    light = _terms([(r + g + b) / 3 for r, g, b in pixels], size, max(3, across), max(3, down))
+    yellow = _terms([(r + g) / 2 - b for r, g, b in pixels], size, 3, 3)
+    pink = _terms([r - g for r, g, _ in pixels], size, 3, 3)
+    channels = [light, yellow, pink]
+    lying = width > height
+    head = (
+        _round(63 * light.constant)
+        | _round(31.5 + 31.5 * yellow.constant) << 6
+        | _round(31.5 + 31.5 * pink.constant) << 12
+        | _round(31 * light.scale) << 18
+        | transparent << 23
+        | (down if lying else across) << 24
+        | _round(63 * yellow.scale) << 27
+        | _round(63 * pink.scale) << 33
+        | lying << 39
+    ).to_bytes(5, "little")
+    if transparent:
+        shown = _terms(alphas, size, 5, 5)
+        head += bytes([_round(15 * shown.constant) | _round(15 * shown.scale) << 4])
+        channels.append(shown)
+    steps = [_round(15 * term) for channel in channels for term in channel.others]
+    steps += [0] * (len(steps) % 2)
+    return head + bytes(low | high << 4 for low, high in zip(steps[::2], steps[1::2], strict=True))
+
+
+def _round(value: float) -> int:
+    return math.floor(value + 0.5)
+
+
+def _average(colour: bytes, alphas: Sequence[float], total: float) -> float:
+    amount = 0.0
+    for value, alpha in zip(colour, alphas, strict=True):
+        amount += alpha / 255 * value
+    return amount / total if total else amount
+
+
+@functools.lru_cache(maxsize=32)
+def _waves(length: int, index: int) -> list[float]:
+    return [cos(math.pi / length * index * (place + 0.5)) for place in range(length)]
+
+
+def _terms(channel: Sequence[float], size: tuple[int, int], across: int, down: int) -> _Channel:
+    width, height = size
+    rows = [channel[start : start + width] for start in range(0, width * height, width)]
+    constant, others = 0.0, []
+    for v in range(down):
+        for u in range(across):
+            if u * down >= across * (down - v):
+                break
+            amount = 0.0
+            waves = _waves(width, u)
+            for row, wave in zip(rows, _waves(height, v), strict=True):
+                for value, factor in zip(row, waves, strict=True):
+                    amount += value * factor * wave
+            amount /= width * height
+            if u or v:
+                others.append(amount)
+            else:
+                constant = amount
+    scale = max((abs(term) for term in others), default=0.0)
+    if scale:
+        others = [0.5 + 0.5 / scale * term for term in others]
+    return _Channel(constant, others, scale)
