@@ -1,0 +1,517 @@
+"""The commands as an operator meets them: what they print, where, and the code they end with."""
+
+import contextlib
+import hashlib
+import json
+import os
+import pty
+import re
+import shlex
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import pytest
+import sqlalchemy as sa
+
+from imageapi import cli, create_app
+from imageapi.auth import integrators, revocation
+from imageapi.catalog import images
+from imageapi.errors import StorageFull
+from imageapi.extensions import db, read, transaction
+from imageapi.models import Album, Image
+from imageapi.settings import Settings
+from imageapi.storage.local import LocalBackend
+
+from .conftest import REPOSITORY, SECRET, bearing, jpeg
+
+SUMMARY = re.compile(r"added (\d+), skipped (\d+), refused (\d+); (\d+) bytes in \d+\.\d s\n")
+COMMANDS = [
+    pytest.param(group, command, id=f"{group.name} {command.name}")
+    for group in cli.GROUPS
+    for command in group.commands.values()
+]
+
+
+@pytest.fixture
+def flask(app):
+    """`flask(*arguments)`: run a command in this process."""
+    return lambda *arguments: app.test_cli_runner().invoke(args=list(map(str, arguments)))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """`folder({path: bytes, …})`: a folder of files."""
+
+    def make(files):
+        for name, data in files.items():
+            path = tmp_path / "pictures" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        return tmp_path / "pictures"
+
+    return make
+
+
+@pytest.fixture
+def seed(flask):
+    """`seed(folder)`: the result, and the four numbers of the summary."""
+
+    def run(path, *options):
+        done = flask("albums", "seed", path, "--album", "holidays", "--owner", "anna", *options)
+        match = SUMMARY.fullmatch(done.stdout)
+        assert match, done.output
+        return done, tuple(map(int, match.groups()))
+
+    return run
+
+
+def rows(app):
+    with app.app_context():
+        return read(sa.select(*Image.__table__.columns).order_by(Image.file_name))
+
+
+def assert_told(done, code, words):
+    """One sentence on standard error, no traceback, nothing on standard output."""
+    assert (done.exit_code, done.stdout) == (code, ""), done.output
+    last = done.stderr.splitlines()[-1]
+    assert words in last
+    assert last.startswith("Error: ")
+    assert isinstance(done.exception, SystemExit)
+
+
+# albums create, albums list
+
+
+def test_an_album_that_was_made_is_listed(flask):
+    assert flask("albums", "create", "été 1", "--owner", "anna").exit_code == 0
+    assert flask("albums", "create", "b", "--owner", "bob", "--issuer", "shop").exit_code == 0
+    listed = json.loads(flask("albums", "list", "--json").stdout)
+    moments = [album.pop("created_at") for album in listed]
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", moment) for moment in moments)
+    empty = {"storage": "local", "images_count": 0, "bytes": 0}
+    assert listed == [
+        {"issuer": "", "public_id": "été 1", "owner": "anna", **empty},
+        {"issuer": "shop", "public_id": "b", "owner": "bob", **empty},
+    ]
+
+
+def test_the_list_for_people_has_columns(flask, album):
+    album("short", owner="\x1b[31mred")
+    album("much-longer", owner=None)
+    header, *lines = flask("albums", "list").stdout.splitlines()
+    assert header.split()[:4] == ["issuer", "public_id", "owner", "storage"]
+    assert [line.index("local") for line in lines] == [header.index("storage")] * 2
+    assert lines[1].split()[2] == r"\x1b[31mred"
+    assert lines[0].split()[2] == "-"
+
+
+def test_an_album_is_made_once_per_issuer(flask):
+    assert flask("albums", "create", "a", "--owner", "anna").exit_code == 0
+    assert flask("albums", "create", "a", "--owner", "anna", "--issuer", "x").exit_code == 0
+    assert_told(flask("albums", "create", "a", "--owner", "bob"), 1, "There is an album 'a'")
+
+
+def test_what_can_not_be_an_album_id_is_a_usage_error(flask):
+    done = flask("albums", "create", "a/b", "--owner", "anna")
+    assert_told(done, 2, "album[public_id] must not contain any of")
+    assert_told(flask("albums", "create", "a", "--owner", ""), 2, "owner must be")
+
+
+def test_an_unknown_storage_is_refused(flask):
+    done = flask("albums", "create", "a", "--owner", "anna", "--storage", "attic")
+    assert_told(done, 1, "There is no storage 'attic'.")
+    assert json.loads(flask("albums", "list", "--json").stdout) == []
+
+
+# albums seed
+
+
+def test_a_folder_is_seeded_with_all_below_it(app, seed, folder):
+    one, two = jpeg(seed=1), jpeg(40, 30, seed=2)
+    done, numbers = seed(folder({"a.jpg": one, "deep/er/b.jpg": two}))
+    assert numbers == (2, 0, 0, len(one) + len(two))
+    assert (done.exit_code, done.stderr) == (0, "")
+    first, second = rows(app)
+    infos = json.loads(first.infos)
+    assert infos["etag"] == hashlib.md5(one, usedforsecurity=False).hexdigest()
+    assert (infos["bytes"], infos["tags"]) == (len(one), ["holidays"])
+    assert (first.file_name, second.file_name) == ("a.jpg", "b.jpg")
+    assert (second.width, second.height) == (40, 30)
+    assert first.rendered == "jpg"
+    with app.app_context():
+        album = read(sa.select(Album.images_count, Album.bytes, Album.owner))[0]
+    assert tuple(album) == (2, len(one) + len(two), "anna")
+
+
+def test_what_is_stored_already_is_skipped_and_never_decoded(seed, folder, monkeypatch):
+    path = folder({"a.jpg": jpeg(seed=1), "b.jpg": jpeg(seed=2), "same.jpg": jpeg(seed=1)})
+    assert seed(path)[1][:3] == (2, 1, 0)
+    monkeypatch.setattr(images.imaging, "take_in", lambda *_: pytest.fail("decoded"))
+    done, numbers = seed(path)
+    assert (done.exit_code, numbers) == (0, (0, 3, 0, 0))
+
+
+def test_hidden_files_and_links_are_left_out(app, seed, folder, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret.jpg").write_bytes(jpeg(seed=9))
+    hidden = {".b.jpg": jpeg(seed=2), ".thumbs/c.jpg": jpeg(seed=3)}
+    path = folder({"a.jpg": jpeg(seed=1), **hidden})
+    (path / "file-link.jpg").symlink_to(outside / "secret.jpg")
+    (path / "folder-link").symlink_to(outside)
+    os.mkfifo(path / "pipe.jpg")
+    done, numbers = seed(path)
+    assert (done.exit_code, numbers[:3]) == (0, (1, 0, 0))
+    assert done.stderr.splitlines() == [
+        "file-link.jpg: ignored: a symbolic link",
+        "folder-link: ignored: a symbolic link",
+        "pipe.jpg: ignored: not a file",
+    ]
+    assert [row.file_name for row in rows(app)] == ["a.jpg"]
+
+
+def test_the_folder_itself_may_be_a_link(seed, folder, tmp_path):
+    (tmp_path / "link").symlink_to(folder({"a.jpg": jpeg()}))
+    assert seed(tmp_path / "link")[1][:3] == (1, 0, 0)
+
+
+def test_what_is_no_picture_is_refused_with_its_reason(seed, folder):
+    cut = jpeg(400, 300, quality=95)
+    done, numbers = seed(
+        folder({"a.txt": b"no", "b.jpg": cut[: len(cut) // 2], "c.jpg": jpeg(), "empty.jpg": b""})
+    )
+    assert (done.exit_code, numbers[:3]) == (1, (1, 0, 3))
+    lines = dict(line.split(": refused: ") for line in done.stderr.splitlines())
+    assert lines["a.txt"].startswith("415 unsupported_format: ")
+    assert lines["b.jpg"].startswith("422 undecodable_picture: ")
+    assert lines["empty.jpg"].startswith("415 unsupported_format: ")
+
+
+@pytest.mark.configure(max_upload_bytes=300)
+def test_a_file_over_the_limit_is_refused(app, seed, folder):
+    done, numbers = seed(folder({"a.jpg": jpeg()}))
+    assert (done.exit_code, numbers[2]) == (1, 1)
+    assert "413 payload_too_large" in done.stderr
+    assert rows(app) == []
+
+
+def test_a_file_that_can_not_be_read_is_refused(seed, folder, monkeypatch):
+    path = folder({"a.jpg": jpeg(seed=1), "b.jpg": jpeg(seed=2), "c/d.jpg": jpeg(seed=3)})
+    real = os.open
+
+    def fail(name, *arguments, **options):
+        if name in ("a.jpg", "c"):
+            raise PermissionError(13, "Permission denied")
+        return real(name, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", fail)
+    done, numbers = seed(path)
+    assert (done.exit_code, numbers[:3]) == (1, (1, 0, 2))
+    assert done.stderr.splitlines() == [
+        "a.jpg: refused: can not be read: Permission denied",
+        "c: refused: can not be read: Permission denied",
+    ]
+
+
+def test_no_file_name_reaches_the_terminal_raw(app, seed, tmp_path):
+    path = tmp_path / "pictures"
+    path.mkdir()
+    (path / "a\x1b[2J\n:smile: [red].txt").write_bytes(b"")
+    (path / os.fsdecode(b"caf\xe9.jpg")).write_bytes(jpeg())
+    done, numbers = seed(path)
+    assert numbers[:3] == (1, 0, 1)
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(r"a\x1b[2J\n:smile: [red].txt: refused: 415")
+    assert rows(app)[0].file_name == "caf�.jpg"
+
+
+def test_an_album_of_another_user_or_storage_is_not_filled(flask, folder):
+    path = folder({"a.jpg": jpeg()})
+    assert flask("albums", "create", "holidays", "--owner", "anna").exit_code == 0
+    done = flask("albums", "seed", path, "--album", "holidays", "--owner", "bob")
+    assert_told(done, 1, "belongs to another user")
+    seed = ("albums", "seed", path, "--album", "holidays", "--owner", "anna")
+    assert_told(flask(*seed, "--storage", "attic"), 1, "is in the storage 'local'")
+
+
+def test_a_storage_that_fails_ends_it_with_what_was_done(flask, folder, monkeypatch):
+    real, calls = LocalBackend.put, []
+
+    def put(self, *arguments):
+        calls.append(1)
+        if len(calls) == 2:
+            raise StorageFull
+        return real(self, *arguments)
+
+    monkeypatch.setattr(LocalBackend, "put", put)
+    path = folder({f"{name}.jpg": jpeg(seed=n) for n, name in enumerate("abc")})
+    done = flask("albums", "seed", path, "--album", "holidays", "--owner", "anna")
+    assert done.exit_code == 1
+    assert SUMMARY.fullmatch(done.stdout)[1] == "1"
+    assert done.stderr == "Error: The storage is full.\n"
+    assert len(calls) == 2
+
+
+# as a process
+
+
+@pytest.fixture
+def environment(settings, migrated):
+    """The environment of a `flask` of its own, with a migrated database."""
+    settings.instance.mkdir()
+    (settings.instance / "imageapi.sqlite3").write_bytes(migrated.read_bytes())
+    return {
+        "PATH": os.defpath,
+        "IMAGEAPI_SECRET_KEYS": SECRET,
+        "IMAGEAPI_INSTANCE": str(settings.instance),
+    }
+
+
+def start(environment, *arguments, **options):
+    return subprocess.Popen(
+        [sys.executable, "-m", "flask", *map(str, arguments)],
+        cwd=REPOSITORY,
+        env=environment,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def images_in(environment):
+    path = Path(environment["IMAGEAPI_INSTANCE"]) / "imageapi.sqlite3"
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        return connection.execute("SELECT count(*) FROM image").fetchone()[0]
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"]
+)
+def test_a_stopped_seeding_leaves_whole_pictures_and_goes_on(environment, folder, number, code):
+    count = 24
+    path = folder({f"{n}.jpg": jpeg(1200, 900, seed=n) for n in range(count)})
+    command = ("albums", "seed", path, "--album", "holidays", "--owner", "anna")
+    with start(environment, *command, stderr=subprocess.PIPE) as seeding:
+        while not images_in(environment):
+            time.sleep(0.01)
+        os.killpg(seeding.pid, number)
+        out, err = seeding.communicate(timeout=60)
+    assert (seeding.returncode, err) == (code, "")
+    added = int(SUMMARY.fullmatch(out)[1])
+    assert 0 < added < count
+    assert images_in(environment) == added
+    storage = Path(environment["IMAGEAPI_INSTANCE"]) / "storage" / "local"
+    assert list((storage / "staging").iterdir()) == []
+    files = [file.name for file in storage.glob("[0-9a-f][0-9a-f]/*")]
+    assert len(files) == 4 * added, "an original and three renditions each"
+    with start(environment, *command, stderr=subprocess.PIPE) as again:
+        out, err = again.communicate(timeout=60)
+    assert (again.returncode, err) == (0, "")
+    assert SUMMARY.fullmatch(out).groups()[:3] == (str(count - added), str(added), "0")
+
+
+def test_a_terminal_shows_a_bar_with_a_rate_and_an_end_in_sight(environment, folder):
+    path = folder({f"{n}.jpg": jpeg(seed=n) for n in range(3)})
+    ours, theirs = pty.openpty()
+    environment |= {"TERM": "xterm", "COLUMNS": "100"}
+    command = ("albums", "seed", path, "--album", "holidays", "--owner", "anna")
+    with start(environment, *command, stderr=theirs) as seeding:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # EIO: the other end is closed
+            while piece := os.read(ours, 65536):
+                shown += piece
+        out = seeding.communicate(timeout=60)[0]
+    os.close(ours)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    assert re.search(r"3/3 [\d.]+/s left 0:00:00", text)
+    assert SUMMARY.fullmatch(out)
+
+
+def test_a_picture_from_the_command_line_is_served(environment, folder):
+    path = folder({"a.jpg": jpeg()})
+
+    def run(*arguments):
+        with start(environment, *arguments, stderr=subprocess.PIPE) as command:
+            out, err = command.communicate(timeout=60)
+        assert (command.returncode, err) == (0, "")
+        return out
+
+    run("albums", "create", "holidays", "--owner", "anna")
+    run("albums", "seed", path, "--album", "holidays", "--owner", "anna")
+    text = run("token", "create", "--user", "anna")
+    assert text.count("\n") == 1
+    settings = Settings(secret_keys=(SECRET,), instance=Path(environment["IMAGEAPI_INSTANCE"]))
+    app = create_app(settings)
+    answer = app.test_client().get("/api/v1/albums/holidays/images", headers=bearing(text.strip()))
+    assert (answer.status_code, len(answer.json)) == (200, 1)
+    app.extensions["reader"].close()
+
+
+# token create
+
+
+def claims_of(app, text):
+    with app.app_context():
+        keyring = app.extensions["authority"].latest().keyring
+        return keyring.verify(text.strip(), time.time()).claims
+
+
+def test_a_token_speaks_for_a_user_for_four_hours(app, flask):
+    done = flask("token", "create", "--user", "anna")
+    claims = claims_of(app, done.stdout)
+    assert claims["exp"] - claims["iat"] == 4 * 3600
+    assert abs(claims["iat"] - time.time()) < 60
+    assert claims == {"exp": claims["exp"], "iat": claims["iat"], "user_id": "anna"}
+
+
+def test_a_token_has_the_abilities_asked_for(app, flask):
+    options = ("--album", "a", "--album", "b", "--ability", "see", "--ability", "image_crop")
+    claims = claims_of(app, flask("token", "create", "--user", "anna", *options).stdout)
+    entry = {"Access": {"see": True, "image_crop": True}}
+    assert claims["abilities"] == {"a": entry, "b": entry}
+
+
+def test_an_album_without_an_ability_is_opened_wholly(app, flask):
+    claims = claims_of(app, flask("token", "create", "--user", "u", "--album", "a").stdout)
+    assert claims["abilities"] == {"a": {"Access": dict.fromkeys(cli.Ability, True)}}
+
+
+@pytest.mark.parametrize(
+    ("ttl", "seconds"), [("90s", 90), ("15m", 900), ("4h", 14400), ("30d", 2592000)]
+)
+def test_a_ttl_is_a_number_and_a_unit(app, flask, ttl, seconds):
+    claims = claims_of(app, flask("token", "create", "--user", "u", "--ttl", ttl).stdout)
+    assert claims["exp"] - claims["iat"] == seconds
+
+
+@pytest.mark.parametrize(
+    "ttl", ["", "4", "h", "0s", "-1h", "1.5h", "4 h", "4H", "٣h", "9999999999s"]
+)
+def test_another_ttl_is_a_usage_error(flask, ttl):
+    assert_told(flask("token", "create", "--user", "u", "--ttl", ttl), 2, "is not a time span")
+
+
+@pytest.mark.configure(token_max_age=14400)
+def test_a_ttl_is_at_most_the_greatest_age(flask):
+    assert flask("token", "create", "--user", "u", "--ttl", "4h").exit_code == 0
+    assert_told(flask("token", "create", "--user", "u", "--ttl", "241m"), 2, "at most 14400s")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--ability", "see"), "--ability needs an --album"),
+        (("--album", "a", "--ability", "fly"), "'fly' is not one of"),
+        (("--album", "a/b"), "album[public_id]"),
+        (("--user", ""), "--user must be a text of 1 to 128"),
+        (("--user", "u" * 129), "--user must be a text of 1 to 128"),
+        (("--user", os.fsdecode(b"\xff")), "--user must be a text of 1 to 128"),
+    ],
+)
+def test_a_token_that_makes_no_sense_is_a_usage_error(flask, options, words):
+    assert_told(flask("token", "create", "--user", "u", *options), 2, words)
+
+
+def test_a_token_is_signed_with_the_issuers_own_secret(app, flask):
+    done = flask("token", "create", "--user", "u", "--issuer", "shop")
+    assert_told(done, 1, "its issuer 'shop' is not registered")
+    with app.app_context(), transaction() as session:
+        integrators.add(session, "shop", 1)
+    claims = claims_of(app, flask("token", "create", "--user", "u", "--issuer", "shop").stdout)
+    assert claims["iss"] == "shop"
+
+
+def test_a_token_that_would_be_refused_is_not_printed(app, flask):
+    ids = [option for n in range(60) for option in ("--album", f"{n:0128d}")]
+    assert_told(flask("token", "create", "--user", "u", *ids), 1, "longer than 8192 bytes")
+    with app.app_context(), transaction() as session:
+        revocation.revoke(session, "user", "", "u", int(time.time()) + 60)
+    assert_told(flask("token", "create", "--user", "u"), 1, "tokens of this user were revoked")
+
+
+# storages
+
+
+def test_the_storages_are_listed(flask, album):
+    album(storage="attic")
+    listed = json.loads(flask("storages", "list", "--json").stdout)
+    assert {"name": "local", "plugin": "local", "default": True, "in_use": False} in listed
+    assert {"name": "attic", "plugin": None, "default": False, "in_use": True} in listed
+    lines = flask("storages", "list").stdout.splitlines()
+    assert lines[0].split() == ["name", "plugin", "default", "in_use"]
+    assert "attic - no yes" in [" ".join(line.split()) for line in lines]
+
+
+def test_a_usable_storage_is_said_to_be(flask):
+    done = flask("storages", "check")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert "local: usable" in done.stdout.splitlines()
+
+
+def test_a_broken_storage_counts_when_it_is_in_use(settings, flask, album):
+    settings.instance.joinpath("storage").write_text("in the way")
+    done = flask("storages", "check")
+    assert done.exit_code == 1
+    assert re.search(r"^local: (?!usable).+", done.stdout, re.MULTILINE)
+    assert done.stderr == "Error: Storages in use that are not usable: 1.\n"
+    album(storage="attic")
+    done = flask("storages", "check")
+    assert "attic: There is no storage 'attic'." in done.stdout.splitlines()
+    assert done.stderr == "Error: Storages in use that are not usable: 2.\n"
+
+
+@pytest.mark.configure(storages={"local": "local", "spare": "no-such-plugin"})
+def test_a_broken_storage_that_is_not_in_use_is_only_told(flask):
+    done = flask("storages", "check")
+    assert done.exit_code == 0
+    assert re.search(
+        r"^spare: .*no plugin 'no-such-plugin'.* \(not in use\)$", done.stdout, re.MULTILINE
+    )
+
+
+# all of them
+
+
+@pytest.mark.parametrize(("group", "command"), COMMANDS)
+def test_the_help_has_an_example_that_the_command_accepts(flask, tmp_path, group, command):
+    done = flask(group.name, command.name, "--help")
+    assert done.exit_code == 0
+    assert f"  Example:\n    {command.example}\n" in done.stdout
+    assert "  Exit codes:\n    0" in done.stdout
+    words = shlex.split(command.example.replace("~/Pictures", str(tmp_path)))
+    assert words[:3] == ["flask", group.name, command.name]
+    with click.Context(command) as parent:
+        command.make_context(command.name, words[3:], parent)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("albums", "list"),
+        ("albums", "create", "a", "--owner", "anna"),
+        ("albums", "seed", "/", "--album", "a", "--owner", "anna"),
+        ("token", "create", "--user", "anna"),
+        ("storages", "check"),
+    ],
+)
+def test_a_database_that_was_not_migrated_is_said_to_be(settings, arguments):
+    app = create_app(settings)
+    done = app.test_cli_runner().invoke(args=arguments)
+    assert_told(done, 1, "The database is not migrated: run `flask db upgrade`.")
+    with app.app_context():
+        app.extensions["reader"].close()
+        db.engine.dispose()
+
+
+def test_a_database_that_does_not_answer_is_said_to(tmp_path):
+    url = f"sqlite:///{tmp_path}"
+    app = create_app(Settings(secret_keys=(SECRET,), instance=tmp_path, database_url=url))
+    done = app.test_cli_runner().invoke(args=["albums", "list"])
+    assert_told(done, 1, "The database does not answer: unable to open database file")
