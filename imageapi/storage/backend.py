@@ -287,7 +287,7 @@ class Backend(abc.ABC):
         """
         return 0
 
-    def upload_form(self, album: str, limit: int, now: float) -> UploadForm | None:
+    def upload_form(self, album: str, limit: int, now: float) -> UploadForm | None:  # noqa: ARG002
         """The signed form of a direct upload into an album; None where the storage has none.
 
         Made without I/O. A backend that gives one is a `DirectUpload` too.

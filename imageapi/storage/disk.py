@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from imageapi.errors import (
     StorageNotFound,
     StorageUnavailable,
 )
+from imageapi.storage.backend import Staged
 
 _MEANING: dict[int, type[StorageError]] = {
     errno.ENOSPC: StorageFull,
@@ -66,3 +69,48 @@ def write_all(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
+
+
+@contextlib.contextmanager
+def opened_staged(staged: Staged, dir_fd: int | None = None) -> Iterator[int]:
+    """The staged file as a descriptor, known to hold what was staged.
+
+    Args:
+        staged: what was taken in.
+        dir_fd: its folder; without it the folder's path is followed.
+    Raises:
+        StorageCorrupt: gone, no file, or of other bytes.
+    """
+    path = staged.path if dir_fd is None else staged.path.name
+    with contextlib.ExitStack() as stack:
+        try:
+            fd = stack.enter_context(opened(path, os.O_RDONLY | os.O_NONBLOCK, dir_fd=dir_fd))
+        except FileNotFoundError as error:
+            raise StorageCorrupt("The staged file is gone.") from error
+        status = regular(os.fstat(fd))
+        unchanged = status.st_ctime_ns == staged.changed
+        if status.st_size != staged.length or not (unchanged or _same_digests(fd, staged)):
+            raise StorageCorrupt("The staged file is not what was staged.")
+        yield fd
+
+
+def _same_digests(fd: int, staged: Staged) -> bool:
+    with open(fd, "rb", closefd=False) as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        file.seek(0)
+        md5 = hashlib.file_digest(file, "md5").hexdigest()
+        file.seek(0)
+    return (md5, sha256) == (staged.md5, staged.sha256)
+
+
+def regular(status: os.stat_result) -> os.stat_result:
+    """The status, if it is a file's.
+
+    Open with O_NONBLOCK: a pipe that someone planted must not make us wait.
+
+    Raises:
+        StorageCorrupt: it is anything else.
+    """
+    if not stat.S_ISREG(status.st_mode):
+        raise StorageCorrupt("There is something else than a file under this key.")
+    return status

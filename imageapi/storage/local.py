@@ -9,7 +9,6 @@ it read, write, list or delete elsewhere. The root itself may be, or lie behind,
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
 import stat
@@ -33,14 +32,13 @@ from imageapi.storage.backend import (
     infos,
     rendition_key,
 )
-from imageapi.storage.disk import disk_errors, opened, write_all
+from imageapi.storage.disk import disk_errors, opened, opened_staged, regular, write_all
 from imageapi.storage.signing import SignedURLs
 
 _PIECE = 256 * 1024
 _LEAST_FREE = 64 * 1024 * 1024
 _FOLDER = re.compile("[0-9a-f]{2}")
 _STAGING = "staging"
-_READ = os.O_RDONLY | os.O_NONBLOCK  # a planted pipe must not make us wait
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 
 
@@ -80,7 +78,7 @@ class LocalBackend(Backend):
     def put(self, key: str, staged: Staged, tags: Sequence[str]) -> Infos:
         folder, name = _split(key)
         with self._writable(_STAGING) as source, self._writable(folder) as target:
-            with _staged(staged, source) as fd:
+            with opened_staged(staged, source) as fd:
                 os.fchmod(fd, self._file_mode)
                 os.fsync(fd)
                 created = os.fstat(fd).st_mtime
@@ -107,8 +105,11 @@ class LocalBackend(Backend):
 
     def open(self, key: str, start: int = 0, length: int | None = None) -> Iterator[bytes]:
         folder, name = _split(key)
-        with self._folder(folder) as directory, opened(name, _READ, dir_fd=directory) as fd:
-            size = _regular(os.fstat(fd)).st_size
+        with (
+            self._folder(folder) as directory,
+            opened(name, os.O_RDONLY | os.O_NONBLOCK, dir_fd=directory) as fd,
+        ):
+            size = regular(os.fstat(fd)).st_size
             end = size if length is None else start + length
             if start > size or end > size:
                 raise StorageCorrupt
@@ -122,7 +123,7 @@ class LocalBackend(Backend):
     def stat(self, key: str) -> Stored:
         folder, name = _split(key)
         with self._folder(folder) as directory:
-            status = _regular(os.stat(name, dir_fd=directory, follow_symlinks=False))
+            status = regular(os.stat(name, dir_fd=directory, follow_symlinks=False))
             return Stored(key, status.st_size, "", status.st_mtime)
 
     def delete(self, key: str) -> None:
@@ -241,34 +242,3 @@ def _temporary(folder: int) -> Iterator[tuple[int, str]]:
         finally:
             with contextlib.suppress(FileNotFoundError):  # renamed
                 os.unlink(name, dir_fd=folder)
-
-
-@contextlib.contextmanager
-def _staged(staged: Staged, folder: int) -> Iterator[int]:
-    """The staged file, known to hold what was staged."""
-    try:
-        fd = os.open(staged.path.name, _READ | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-    except FileNotFoundError as error:
-        raise StorageCorrupt("The staged file is gone.") from error
-    try:
-        status = _regular(os.fstat(fd))
-        unchanged = status.st_ctime_ns == staged.changed
-        if status.st_size != staged.length or not (unchanged or _same_digests(fd, staged)):
-            raise StorageCorrupt("The staged file is not what was staged.")
-        yield fd
-    finally:
-        os.close(fd)
-
-
-def _same_digests(fd: int, staged: Staged) -> bool:
-    with open(fd, "rb", closefd=False) as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        file.seek(0)
-        md5 = hashlib.file_digest(file, "md5").hexdigest()
-    return (md5, sha256) == (staged.md5, staged.sha256)
-
-
-def _regular(status: os.stat_result) -> os.stat_result:
-    if not stat.S_ISREG(status.st_mode):
-        raise StorageCorrupt("There is something else than a file under this key.")
-    return status
