@@ -56,6 +56,10 @@ class UnknownKey(TokenFault):
     """No key that we know signed it; one that was made this moment may have."""
 
 
+class Revoked(TokenFault):
+    """It was revoked; this may have been lifted this moment."""
+
+
 @dataclass(frozen=True, eq=False)
 class Token:
     """A verified token.
@@ -280,7 +284,7 @@ def _json_object(segment: str) -> dict[str, Any]:
         raise TokenFault("a segment is not JSON in base64url") from error
     if base64.urlsafe_b64encode(raw).rstrip(b"=").decode() != segment:
         raise TokenFault("a segment is not in canonical base64url")
-    if not isinstance(value, dict) or _depth(value) > MAX_DEPTH:
+    if not isinstance(value, dict) or _deeper(value, MAX_DEPTH):
         raise TokenFault(f"a segment is not a JSON object nested at most {MAX_DEPTH} deep")
     return value
 
@@ -303,9 +307,10 @@ def _finite(text: str) -> float:
     return value
 
 
-def _depth(value: Any) -> int:
+def _deeper(value: Any, levels: int) -> bool:
+    # Looks no further than it must: what json takes may be nested deeper than Python can follow.
     if isinstance(value, dict):
-        return 1 + max(map(_depth, value.values()), default=0)
-    if isinstance(value, list):
-        return 1 + max(map(_depth, value), default=0)
-    return 0
+        value = list(value.values())
+    if not isinstance(value, list):
+        return False
+    return levels == 0 or any(_deeper(inner, levels - 1) for inner in value)
