@@ -6,6 +6,7 @@ Usage: python demo/pictures.py FOLDER
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import random
@@ -49,12 +50,16 @@ def gradient(size: tuple[int, int], stops: Stops) -> Image.Image:
 
 def sky(size: tuple[int, int], stops: Stops) -> Image.Image:
     """A gradient with a little grain, so that no bands show."""
+    return ImageChops.add(gradient(size, stops), _grain(size), 1, -128)
+
+
+@functools.cache
+def _grain(size: tuple[int, int]) -> Image.Image:
     width, height = size
-    grain = random.Random(1)
-    tile = Image.frombytes("L", (width // 2, height // 2), grain.randbytes(width * height // 4))
-    noise = Image.merge("RGB", [tile.resize(size, Image.Resampling.BICUBIC)] * 3)
-    flat = Image.new("RGB", size, (128, 128, 128))
-    return ImageChops.add(gradient(size, stops), Image.blend(flat, noise, 0.02), 1, -128)
+    tile = random.Random(1).randbytes((width // 2) * (height // 2))
+    noise = Image.frombytes("L", (width // 2, height // 2), tile)
+    noise = noise.resize(size, Image.Resampling.BICUBIC)
+    return Image.merge("RGB", [Image.blend(Image.new("L", size, 128), noise, 0.02)] * 3)
 
 
 def glow(

@@ -1,0 +1,193 @@
+"""Settings: read once, all faults at once, no secret ever shown."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from imageapi import create_app, settings
+from imageapi.settings import Settings, SettingsError
+
+from .conftest import REPOSITORY, SECRET
+
+OTHER = "another-key-of-the-tests-8c1f7a9d3e5b2064"
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    """`environment(NAME=value)`: nothing but a secret and these are set."""
+    for name in os.environ:
+        if name.startswith(settings.PREFIX):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("IMAGEAPI_SECRET_KEYS", SECRET)
+
+    def change(**values):
+        for name, value in values.items():
+            monkeypatch.setenv(f"IMAGEAPI_{name}", value)
+
+    return change
+
+
+def faults():
+    with pytest.raises(SettingsError) as refusal:
+        settings.load()
+    return refusal.value.faults
+
+
+def test_a_secret_alone_will_do():
+    loaded = settings.load()
+    assert loaded == Settings(secret_keys=(SECRET,))
+    assert loaded.database == f"sqlite:///{Path('instance').resolve()}/imageapi.sqlite3"
+
+
+def test_what_is_set_is_read(environment):
+    environment(
+        SECRET_KEYS=f"{SECRET},{OTHER}",
+        STORAGES="local=local,attic=shelf",
+        TIMEZONE="Europe/Paris",
+        PUBLIC_URL="https://img.example.org/",
+        FULL="800x600",
+        REQUIRE_IAT="true",
+        MAX_UPLOAD_BYTES="1000",
+        DATABASE_URL="postgresql+psycopg://u:p@db/images",
+    )
+    loaded = settings.load()
+    assert loaded.secret_keys == (SECRET, OTHER)
+    assert loaded.storages == {"local": "local", "attic": "shelf"}
+    assert loaded.timezone.key == "Europe/Paris"
+    assert loaded.public_url == "https://img.example.org"
+    assert loaded.full == (800, 600)
+    assert loaded.require_iat is True
+    assert loaded.max_upload_bytes == 1000
+    assert loaded.database == "postgresql+psycopg://u:p@db/images"
+
+
+def test_an_empty_variable_is_an_absent_one(environment):
+    environment(MAX_PIXELS="", TIMEZONE="", STORAGE="")
+    assert settings.load() == Settings(secret_keys=(SECRET,))
+
+
+def test_all_faults_are_told_at_once(environment):
+    environment(SECRET_KEYS="short", MAX_PIXELS="many", TIMEZONE="Mars/Base", FULL="0x10")
+    told = faults()
+    names = ["SECRET_KEYS", "TIMEZONE", "MAX_PIXELS", "FULL"]
+    assert [fault.split()[0] for fault in told] == [f"IMAGEAPI_{name}" for name in names]
+    assert all(fault.endswith(".") and "\n" not in fault for fault in told)
+
+
+@pytest.mark.parametrize(
+    ("secret", "words"),
+    [
+        ("", "IMAGEAPI_SECRET_KEYS is required"),
+        ("k7#Qz", "key 1 is shorter than 32 bytes"),
+        ("x9K" + "-" * 28, "key 1 is shorter than 32 bytes"),
+        ("é" * 15, "key 1 is shorter than 32 bytes"),
+        (f"{SECRET},k7#Qz", "key 2 is shorter than 32 bytes"),
+        (f"{SECRET},", "key 2 is shorter than 32 bytes"),
+        ("a" * 64, "key 1 is too easy to guess"),
+        ("abcabcabc" * 8, "key 1 is too easy to guess"),
+        ("0" * 63 + "1", "key 1 is too easy to guess"),
+        ("your-256-bit-secret-your-256-bit-secret", "key 1 is a well-known secret"),
+        ("Your-256-Bit-Secret-and-more-of-the-same", "key 1 is a well-known secret"),
+        ("a-string-secret-at-least-256-bits-long", "key 1 is a well-known secret"),
+        ("django-insecure-2k#9fj3m@x8s0q!vb5n7c1zt6", "key 1 is a well-known secret"),
+        ("please-changeme-before-production-4711", "key 1 is a well-known secret"),
+        ("0123456789abcdef0123456789abcdef", "key 1 is a well-known secret"),
+    ],
+)
+def test_a_bad_secret_is_refused_and_never_shown(environment, secret, words):
+    environment(SECRET_KEYS=secret)
+    (fault,) = faults()
+    assert words in fault
+    for key in filter(None, secret.split(",")):
+        assert key not in fault
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("STORAGES", "local"),
+        ("STORAGES", "Local=local"),
+        ("STORAGES", "a-b=local"),
+        ("PUBLIC_URL", "img.example.org"),
+        ("PUBLIC_URL", "https://img.example.org/?a=1"),
+        ("URL_WINDOW", "0"),
+        ("TIMEZONE", "../etc/passwd"),
+        ("TRUSTED_PROXIES", "-1"),
+        ("MAX_UPLOAD_BYTES", "64MiB"),
+        ("MAX_PIXELS", "0"),
+        ("LARGE", "200"),
+        ("TOKEN_MAX_AGE", "60"),
+        ("REQUIRE_IAT", "perhaps"),
+        ("LOG_LEVEL", "loud"),
+    ],
+)
+def test_a_bad_value_is_refused_by_its_name(environment, name, value):
+    environment(**{name: value})
+    (fault,) = faults()
+    assert fault.startswith(f"IMAGEAPI_{name} ")
+
+
+def test_no_secret_is_in_a_repr():
+    loaded = Settings(secret_keys=(SECRET,), database_url="postgresql://u:hunter2@db/images")
+    assert SECRET not in repr(loaded)
+    assert "hunter2" not in repr(loaded)
+
+
+def test_every_setting_is_documented():
+    for field in dataclasses.fields(Settings):
+        assert field.metadata["doc"].endswith("."), field.name
+
+
+def warnings_at_start(tmp_path, capsys):
+    create_app(dataclasses.replace(settings.load(), instance=tmp_path))
+    return capsys.readouterr().err.splitlines()
+
+
+def test_an_unknown_name_is_warned_of_once(environment, tmp_path, capsys):
+    environment(MAX_PIXEL="5", STORAGE_LOCAL_ROOTS="/x", COLOUR="a-secret-value")
+    lines = warnings_at_start(tmp_path, capsys)
+    assert len(lines) == 3
+    assert "IMAGEAPI_COLOUR is not a setting." in lines[0]
+    assert "IMAGEAPI_MAX_PIXEL is not a setting. Did you mean IMAGEAPI_MAX_PIXELS?" in lines[1]
+    assert "Did you mean IMAGEAPI_STORAGE_LOCAL_ROOT?" in lines[2]
+    assert "a-secret-value" not in "".join(lines)
+
+
+def test_a_known_name_is_not_warned_of(environment, tmp_path, capsys):
+    environment(MAX_PIXELS="5", STORAGE_LOCAL_ROOT=str(tmp_path / "elsewhere"))
+    assert warnings_at_start(tmp_path, capsys) == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("gunicorn", "wsgi:app", "--bind", "127.0.0.1:0"), ("flask", "albums", "list")],
+    ids=["gunicorn", "flask"],
+)
+def test_a_refused_configuration_stops_the_start(command, tmp_path):
+    secret = "kX7-not-long-enough"
+    done = subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=REPOSITORY,
+        env={
+            "PATH": os.defpath,
+            "HOME": str(tmp_path),
+            "IMAGEAPI_INSTANCE": str(tmp_path),
+            "IMAGEAPI_SECRET_KEYS": secret,
+            "IMAGEAPI_URL_WINDOW": "never",
+        },
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode == 4
+    sentences = [line.split()[0] for line in said.splitlines() if line.startswith("IMAGEAPI_")]
+    assert sentences == ["IMAGEAPI_SECRET_KEYS", "IMAGEAPI_URL_WINDOW"]
+    assert "Traceback" not in said
+    assert "Booting worker" not in said
+    assert secret not in said
