@@ -71,7 +71,7 @@ def test_the_same_bytes_at_once_are_one_image(app, add):
 
 
 def test_a_refusal_at_the_last_moment_leaves_nothing(app, add):
-    def refuse(_session):
+    def refuse(*_arguments):
         raise NotFound
 
     with pytest.raises(NotFound):
@@ -81,7 +81,7 @@ def test_a_refusal_at_the_last_moment_leaves_nothing(app, add):
 
 
 def test_an_album_that_is_deleted_meanwhile_gets_nothing(app, add):
-    def delete(session):
+    def delete(session, *_arguments):
         session.execute(sa.update(models.Album).values(deleted_ms=1))
 
     with pytest.raises(NotFound):
