@@ -1,13 +1,13 @@
 """Three renditions of large pictures: CPU time, memory and fidelity beside libvips.
 
-`python bench/renditions.py [--runs 5]` makes its own pictures, renders each in fresh processes, ours
-and pyvips' cascade in turns, and prints medians and ratios of the same run. The fidelity is that of
-`full` before encoding against libvips' full decode with lanczos3.
+The pictures are made here, with the entropy of photos. Each is rendered in fresh processes, by us and by
+pyvips' cascade in turns; the figures are medians of the same run. The fidelity is that of `full`
+before encoding, against libvips' full decode with lanczos3; then that of the JPEG for some qualities.
 """
 
 from __future__ import annotations
 
-import argparse
+import io
 import json
 import random
 import statistics
@@ -15,24 +15,26 @@ import subprocess
 import sys
 import tempfile
 import time
-import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-for name in ("imageapi", "imageapi.imaging"):  # bare packages, as the decoder has them
-    package = types.ModuleType(name)
-    package.__path__ = [str(REPOSITORY / name.replace(".", "/"))]
-    sys.modules[name] = package
+from bench.one_rendition import WAYS, renditions
+from bench.table import Row
 
-GOALS = {
-    # picture: CPU against pyvips, peak MiB
-    "12 MP JPEG": (1.15, 60),
-    "24 MP JPEG": (1.15, 85),
-    "12 MP PNG": (2.1, None),
-}
+PROCESS = Path(__file__).with_name("one_rendition.py")
+
 SIZES = {"12 MP": (4032, 3024), "24 MP": (6000, 4000)}
-MIN_SSIM = 0.99
+MOST_CPU = {"JPEG": 1.15, "PNG": 2.1}
+"""CPU time, against pyvips."""
+MOST_MEMORY = {"12 MP JPEG": 60, "24 MP JPEG": 85}
+"""MiB."""
+MOST_OF_LIMIT = 3.1
+"""CPU time, against libjpeg-turbo's scaled decode and one encode."""
+MOST_UNLIKE = 0.01
+"""1 - SSIM."""
+MOST_ISOLATION = 10
+"""Milliseconds a picture."""
 
 
 def make(width: int, height: int) -> Any:
@@ -74,65 +76,21 @@ def pictures(folder: Path) -> dict[str, Path]:
     return files
 
 
-def ours(path: Path) -> None:
-    from imageapi.imaging.limits import Limits  # noqa: PLC0415
-    from imageapi.imaging.rendering import take_in  # noqa: PLC0415
-
-    take_in(path, renditions(), Limits())
-
-
-def pyvips_cascade(path: Path) -> None:
-    import pyvips  # noqa: PLC0415
-
-    full = pyvips.Image.thumbnail(str(path), 1920, height=1920, size="down").copy_memory()
-    full.jpegsave_buffer(Q=85, keep="none")
-    large = full.thumbnail_image(200, height=200, crop="centre").copy_memory()
-    large.jpegsave_buffer(Q=85, keep="none")
-    large.thumbnail_image(100, height=100, crop="centre").jpegsave_buffer(Q=85, keep="none")
+def measure(path: Path, ways: list[str], runs: int) -> dict[str, dict[str, float]]:
+    """Medians of each way, in fresh processes and in turns."""
+    samples: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
+    for _ in range(runs):
+        for way in ways:
+            command = [sys.executable, str(PROCESS), way, str(path)]
+            samples[way].append(json.loads(subprocess.check_output(command)))
+    return {
+        way: {key: statistics.median(run[key] for run in found) for key in ("ms", "mib")}
+        for way, found in samples.items()
+    }
 
 
-def renditions() -> list[Any]:
-    from imageapi.geometry import Rendition  # noqa: PLC0415
-
-    return [
-        Rendition("full", 1920, 1920, "fit"),
-        Rendition("large", 200, 200, "fill"),
-        Rendition("mini", 100, 100, "fill"),
-    ]
-
-
-WAYS = {"ours": ours, "pyvips": pyvips_cascade}
-
-
-def one(way: str, path: Path) -> None:
-    """Render once, in this process; print CPU milliseconds of the work and peak MiB of the process."""
-    if way == "ours":
-        import imageapi.imaging.rendering  # noqa: F401, PLC0415
-    else:
-        import pyvips  # noqa: F401, PLC0415
-    start = time.process_time()
-    WAYS[way](path)
-    cpu = time.process_time() - start
-    print(json.dumps({"ms": cpu * 1000, "mib": peak()}))
-
-
-def peak() -> float:
-    """The most memory that this process had since it was started, in MiB."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return next(int(line.split()[1]) for line in status.splitlines() if "VmHWM" in line) / 1024
-
-
-def measure(way: str, path: Path) -> dict[str, float]:
-    """`one` in a fresh process."""
-    command = [sys.executable, __file__, "--one", way, str(path)]
-    result = subprocess.run(command, capture_output=True, check=True)
-    return json.loads(result.stdout)
-
-
-def ssim(path: Path) -> float:
-    """Structural similarity (luma, Gaussian window of sigma 1.5) of our `full` and libvips' own."""
-    import pyvips  # noqa: PLC0415
-
+def whole(path: Path) -> Any:
+    """Our `full` before it is encoded."""
     from imageapi.geometry import Edit  # noqa: PLC0415
     from imageapi.imaging.decode import decoding  # noqa: PLC0415
     from imageapi.imaging.limits import Limits  # noqa: PLC0415
@@ -141,13 +99,18 @@ def ssim(path: Path) -> float:
 
     probed, header = inspect(path, Limits())
     with decoding(Limits()):
-        full = compose(path, probed, header, Edit(), renditions()[:1])["full"]
-    mine = pyvips.Image.new_from_memory(full.tobytes(), *full.size, 3, "uchar")
+        return compose(path, probed, header, Edit(), renditions()[:1])["full"]
+
+
+def ssim(picture: Any, path: Path) -> float:
+    """Structural similarity (luma, Gaussian window of sigma 1.5) with libvips' rendering of a file."""
+    import pyvips  # noqa: PLC0415
+
+    mine = pyvips.Image.new_from_memory(picture.tobytes(), *picture.size, 3, "uchar")
     mine = mine.copy(interpretation="srgb").colourspace("b-w").cast("float")
-    whole = pyvips.Image.new_from_file(str(path))
-    scale = full.width / whole.width
-    other = whole.resize(scale, vscale=full.height / whole.height, kernel="lanczos3")
-    other = other.colourspace("b-w").cast("float")
+    other = pyvips.Image.new_from_file(str(path))
+    across, down = picture.width / other.width, picture.height / other.height
+    other = other.resize(across, vscale=down, kernel="lanczos3").colourspace("b-w").cast("float")
 
     def mean(image: Any) -> Any:
         return image.gaussblur(1.5, precision="float")
@@ -160,45 +123,53 @@ def ssim(path: Path) -> float:
     return (above / ((a * a + b * b + small) * (spread_a + spread_b + smaller))).avg()
 
 
-def report(runs: int) -> bool:
-    """Print the table; whether all goals are reached."""
-    reached = True
+def isolation(path: Path, runs: int) -> float:
+    """Milliseconds that a small picture takes longer through the helper than in this process."""
+    from imageapi import imaging  # noqa: PLC0415
+    from imageapi.imaging.rendering import take_in  # noqa: PLC0415
+
+    apart, here = [], []
+    for _ in range(runs):
+        for way, found in ((imaging.take_in, apart), (take_in, here)):
+            start = time.perf_counter()
+            way(path, renditions(), imaging.Limits())
+            found.append((time.perf_counter() - start) * 1000)
+    return statistics.median(apart) - statistics.median(here)
+
+
+def rows(*, short: bool) -> Iterator[Row]:
+    """The table's rows."""
+    from PIL import Image  # noqa: PLC0415
+
     with tempfile.TemporaryDirectory() as folder:
         for name, path in pictures(Path(folder)).items():
-            samples: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
-            for _ in range(runs):
-                for way in WAYS:
-                    samples[way].append(measure(way, path))
-            middle = {
-                way: {key: statistics.median(run[key] for run in found) for key in ("ms", "mib")}
-                for way, found in samples.items()
-            }
-            ratio = middle["ours"]["ms"] / middle["pyvips"]["ms"]
-            alike = ssim(path)
-            most, memory = GOALS[name]
-            good = ratio <= most and (not memory or middle["ours"]["mib"] <= memory)
-            good = good and alike >= MIN_SSIM
-            reached = reached and good
-            print(
-                f"{name} ({path.stat().st_size / 1e6:.1f} MB): ours {middle['ours']['ms']:.0f} ms, "
-                f"{middle['ours']['mib']:.0f} MiB; pyvips {middle['pyvips']['ms']:.0f} ms, "
-                f"{middle['pyvips']['mib']:.0f} MiB; ratio {ratio:.2f} (goal {most}); "
-                f"memory goal {memory or '-'}; SSIM of full {alike:.4f} (goal {MIN_SSIM})"
-                f"{'' if good else '  MISSED'}"
+            if short and name != "12 MP JPEG":
+                continue
+            jpeg = name.endswith("JPEG")
+            found = measure(path, [*WAYS] if jpeg else ["ours", "pyvips"], 3 if short else 7)
+            ms = {way: figures["ms"] for way, figures in found.items()}
+            what = f"{name}: three renditions, "
+            most = MOST_CPU[name.split()[-1]]
+            yield Row(f"{what}CPU ms", ms["ours"], ms["pyvips"], "pyvips' cascade", most)
+            if jpeg:
+                yield Row(f"{what}CPU ms", ms["ours"], ms["limit"], "decode, encode", MOST_OF_LIMIT)
+            memory, beside = found["ours"]["mib"], found["pyvips"]["mib"]
+            goal = MOST_MEMORY.get(name)
+            yield Row(f"{what}peak MiB", memory, beside, "pyvips' cascade", goal, absolute=True)
+            full = whole(path)
+            unlike = 1 - ssim(full, path)
+            yield Row(
+                f"{name}: full, not encoded, 1 - SSIM", unlike, None, "", MOST_UNLIKE, absolute=True
             )
-    return reached
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--one", nargs=2, metavar=("WAY", "FILE"), help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.one:
-        one(given.one[0], Path(given.one[1]))
-    elif not report(given.runs):
-        sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()
+            for quality in () if short or not jpeg else (75, 80, 85, 90):
+                file = io.BytesIO()
+                full.save(file, "JPEG", quality=quality, subsampling="4:2:0")
+                alike = ssim(Image.open(file).convert("RGB"), path)
+                said = f"SSIM {alike:.4f}"
+                yield Row(
+                    f"{name}: full at quality {quality}, kB", len(file.getvalue()) / 1e3, None, said
+                )
+        small = Path(folder) / "small.jpg"
+        make(320, 240).save(small, quality=85)
+        cost = isolation(small, 5 if short else 60)
+        yield Row("isolation, wall ms a picture", cost, None, "", MOST_ISOLATION, absolute=True)

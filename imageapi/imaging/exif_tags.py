@@ -151,7 +151,7 @@ def spoken_numbers(text: str) -> Values:
 def _coordinate(values: Values) -> str:
     angle = degrees(values)
     if angle is None:
-        return plain(values)
+        return ""
     hundredths = round(abs(angle) * 360_000)
     minutes, hundredths = divmod(hundredths, 6000)
     return f"{minutes // 60} deg {minutes % 60}' {hundredths / 100:.2f}\""
