@@ -15,7 +15,7 @@ import abc
 import re
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypedDict
@@ -290,7 +290,7 @@ class Backend(abc.ABC):
     def upload_form(self, album: str, limit: int, now: float) -> UploadForm | None:  # noqa: ARG002
         """The signed form of a direct upload into an album; None where the storage has none.
 
-        Made without I/O. A backend that gives one is a `DirectUpload` too.
+        Made without I/O. A backend that gives one is a `DirectUpload` too (below).
 
         Args:
             album: the album's id.
@@ -298,3 +298,48 @@ class Backend(abc.ABC):
             now: seconds since 1970.
         """
         return None
+
+
+class DirectUpload(abc.ABC):
+    """What a backend can do besides, if clients may upload to its store directly.
+
+    The client posts the form to the store and hands in what the store answered. Nothing that it
+    says counts but the name of the upload, which only we can make up: the caller claims it, reads
+    it into staging as any upload (hash, probe, decode, render), and has the store adopt it.
+    """
+
+    @abc.abstractmethod
+    def claim(self, album: str, answer: Mapping[str, str], now: float) -> str:
+        """The name of the upload that is handed in; made without I/O.
+
+        Args:
+            album: as in `upload_form`.
+            answer: what the store answered the client, as the client tells it.
+            now: seconds since 1970.
+        Raises:
+            InvalidFields: not of a form of this album, altered, or ended.
+        """
+
+    @abc.abstractmethod
+    def incoming(self, name: str) -> Iterator[bytes]:
+        """The bytes of an upload, as `Backend.open`.
+
+        Raises:
+            StorageNotFound: never uploaded, adopted already, or swept.
+        """
+
+    @abc.abstractmethod
+    def adopt(self, name: str, key: str, staged: Staged, tags: Sequence[str]) -> Infos:
+        """Make an upload a stored original under `key`, as `Backend.put`, and end its old name.
+
+        Whoever has the form can upload other bytes at any time until it ends: what is stored must
+        be the staged ones.
+
+        Raises:
+            StorageCorrupt: the bytes are others by now; nothing is left under `key`.
+            StorageNotFound: as `incoming`.
+        """
+
+    @abc.abstractmethod
+    def discard(self, name: str) -> None:
+        """Remove an upload that is not wanted; it may be gone already."""

@@ -26,7 +26,7 @@ import threading
 import time
 import traceback
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 from urllib.parse import urlsplit, urlunsplit
@@ -34,6 +34,7 @@ from urllib.parse import urlsplit, urlunsplit
 import pytest
 
 from imageapi.errors import (
+    InvalidFields,
     StorageCorrupt,
     StorageDenied,
     StorageError,
@@ -46,6 +47,7 @@ from imageapi.storage.backend import (
     Backend,
     Picture,
     Staged,
+    UploadForm,
     original_key,
     rendition_key,
 )
@@ -112,6 +114,17 @@ class Harness(abc.ABC):
     @abc.abstractmethod
     def full(self) -> contextlib.AbstractContextManager[Backend]:
         """The store, with less than 2 MiB left."""
+
+    def post(self, form: UploadForm, content: bytes) -> tuple[int, Mapping[str, str]]:
+        """Post the content with the form as a browser would; needed where there are forms.
+
+        Returns: the status, and what a client would hand in of the answer.
+        """
+        raise NotImplementedError
+
+    def signed(self, answer: Mapping[str, str]) -> Iterable[str]:
+        """The fields of such an answer that must not be altered; override it if not all."""
+        return answer
 
     def content(self, length: int) -> bytes:
         """So many bytes, others each time; override it where the store takes pictures alone."""
@@ -694,5 +707,113 @@ def _in_child(work: Callable[[], None]) -> None:
     pytest.fail("the forked process hangs")
 
 
-class Conformance(BytesSuite, RenditionsSuite, ListingSuite, URLSuite, FaultSuite, ProcessSuite):
+class DirectUploadSuite(Suite):
+    """What clients post to the store itself, if it takes that."""
+
+    @pytest.fixture
+    def form(self, storage: Storage) -> UploadForm:
+        """A form for the album."""
+        form = storage.upload_form(_ALBUM, _MIB, time.time())
+        if form is None:
+            pytest.skip("this storage takes no direct uploads")
+        return form
+
+    @pytest.fixture
+    def content(self, harness: Harness) -> bytes:
+        """What is uploaded."""
+        return harness.content(40_000)
+
+    @pytest.fixture
+    def answer(self, harness: Harness, form: UploadForm, content: bytes) -> Mapping[str, str]:
+        """What a client hands in that has uploaded it."""
+        status, answer = harness.post(form, content)
+        assert status < _ERRORS
+        return answer
+
+    @pytest.fixture
+    def name(self, storage: Storage, answer: Mapping[str, str]) -> str:
+        """The upload, claimed."""
+        return storage.claim(_ALBUM, answer, time.time())
+
+    def test_adopted(self, storage: Storage, name: str, content: bytes) -> None:
+        """It becomes an original like any other, and can not be handed in again."""
+        assert keys(storage) == []
+        with contextlib.closing(storage.incoming(name)) as pieces:
+            assert b"".join(pieces) == content
+        with staged(storage, content) as file:
+            key, infos = storage.adopt(name, file, [_ALBUM])
+            assert infos["etag"] == file.md5
+            assert read(storage, key) == content
+            assert keys(storage) == [key]
+            with pytest.raises(StorageNotFound):
+                storage.incoming(name)
+            with pytest.raises(StorageNotFound):
+                storage.adopt(name, file, [_ALBUM])
+        assert keys(storage) == [key]
+
+    def test_swapped_after_it_was_read(
+        self, harness: Harness, storage: Storage, form: UploadForm, name: str, content: bytes
+    ) -> None:
+        """Uploading again with the same form gains nothing."""
+        with staged(storage, content) as file:
+            harness.post(form, harness.content(40_000))
+            with contextlib.closing(storage.incoming(name)) as pieces:
+                swapped = b"".join(pieces) != content
+            if swapped:
+                with pytest.raises(StorageCorrupt):
+                    storage.adopt(name, file, [_ALBUM])
+                assert keys(storage) == []
+
+    def test_handed_in_elsewhere_late_or_altered(
+        self, harness: Harness, storage: Storage, answer: Mapping[str, str]
+    ) -> None:
+        """Only for its album, for a while, and as the store answered it."""
+        now = time.time()
+        with pytest.raises(InvalidFields):
+            storage.claim("another album", answer, now)
+        with pytest.raises(InvalidFields):
+            storage.claim(_ALBUM, answer, now + 24 * 3600)
+        with pytest.raises(InvalidFields):
+            storage.claim(_ALBUM, {}, now)
+        for field in harness.signed(answer):
+            for altered in (answer[field][:-1], answer[field] + "0", answer[field].swapcase(), ""):
+                with pytest.raises(InvalidFields):
+                    storage.claim(_ALBUM, {**answer, field: altered}, now)
+        assert Storage(harness.open()).claim(_ALBUM, answer, now)
+
+    def test_the_store_takes_what_the_form_says_alone(
+        self, harness: Harness, form: UploadForm
+    ) -> None:
+        """No byte more than the limit, and no field of the form altered."""
+        assert harness.post(form, harness.content(_MIB + 1))[0] >= _ERRORS
+        for field, value in form["params"].items():
+            altered = UploadForm(url=form["url"], params={**form["params"], field: f"{value}0"})
+            assert harness.post(altered, harness.content(5000))[0] >= _ERRORS, field
+
+    def test_unwanted(self, storage: Storage, name: str) -> None:
+        """Discarded, it is gone; once more is no error."""
+        for _ in range(2):
+            storage.discard(name)
+            with pytest.raises(StorageNotFound):
+                storage.incoming(name)
+
+    def test_abandoned(self, storage: Storage, name: str) -> None:
+        """What is never handed in is swept by age."""
+        storage.clear_staging(3600)
+        storage.incoming(name).close()
+        time.sleep(1.1)  # stores keep whole seconds
+        assert storage.clear_staging(0) == 1
+        with pytest.raises(StorageNotFound):
+            storage.incoming(name)
+
+
+class Conformance(
+    BytesSuite,
+    RenditionsSuite,
+    ListingSuite,
+    URLSuite,
+    FaultSuite,
+    ProcessSuite,
+    DirectUploadSuite,
+):
     """All of it."""

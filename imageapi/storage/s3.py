@@ -23,6 +23,8 @@ from urllib.parse import quote
 from marshmallow import validate
 
 from imageapi.errors import (
+    FieldFault,
+    InvalidFields,
     StorageCorrupt,
     StorageDenied,
     StorageError,
@@ -36,14 +38,17 @@ from imageapi.storage.backend import (
     KEY,
     Backend,
     Context,
+    DirectUpload,
     Infos,
     Picture,
     Staged,
     Stored,
+    UploadForm,
     infos,
     rendition_key,
 )
 from imageapi.storage.disk import disk_errors, opened_staged
+from imageapi.storage.signing import Tickets
 
 if TYPE_CHECKING:
     from botocore.credentials import Credentials  # type: ignore[import-untyped]
@@ -51,6 +56,7 @@ if TYPE_CHECKING:
 _PIECE = 256 * 1024
 _PART = 16 * 1024 * 1024
 _MD5 = re.compile("[0-9a-f]{32}")
+_FORM_SECONDS = 3600
 _PROBE = "imageapi-check"
 _NO_BUCKET = "The bucket does not exist."
 _MEANING: Mapping[str, type[StorageError]] = {
@@ -62,6 +68,7 @@ _MEANING: Mapping[str, type[StorageError]] = {
     "InvalidDigest": StorageCorrupt,
     "IncompleteBody": StorageCorrupt,
     "InvalidPart": StorageCorrupt,
+    "PreconditionFailed": StorageCorrupt,  # a copy of what is no longer there
     "InvalidRange": StorageCorrupt,
     "XAmzContentSHA256Mismatch": StorageCorrupt,
     "XAmzContentChecksumMismatch": StorageCorrupt,
@@ -118,7 +125,7 @@ class _Client(NamedTuple):
     base: str
 
 
-class S3Backend(Backend):
+class S3Backend(Backend, DirectUpload):
     """Objects of a bucket; their URLs are presigned."""
 
     Options = S3Options
@@ -131,6 +138,7 @@ class S3Backend(Backend):
             raise StorageUnavailable(
                 f"The storage {context.name!r} has one of access key and secret, and needs both."
             )
+        self._tickets = Tickets(context.secret_keys)
         self._made: _Client | None = None
 
     @property
@@ -189,21 +197,13 @@ class S3Backend(Backend):
             self._client.api.delete_object(**self._object(key))
 
     def list(self, prefix: str = "", after: str = "") -> Iterator[Stored]:
-        skipped = len(self.options.prefix)
         start = {"StartAfter": self.options.prefix + after} if after else {}
         with _s3_errors():
-            pages = self._client.api.get_paginator("list_objects_v2").paginate(
-                Bucket=self.options.bucket,
-                Prefix=self.options.prefix + prefix,
-                PaginationConfig={"PageSize": self.page},
-                **start,
-            )
-            for page in pages:
-                for found in page.get("Contents", ()):
-                    key = found["Key"][skipped:]
-                    if KEY.fullmatch(key):
-                        # its etag may be no MD5, which only a look at the object itself tells
-                        yield Stored(key, found["Size"], "", found["LastModified"].timestamp())
+            for found in self._pages("list_objects_v2", "Contents", prefix, **start):
+                key = found["Key"].removeprefix(self.options.prefix)
+                if KEY.fullmatch(key):
+                    # its etag may be no MD5, which only a look at the object itself tells
+                    yield Stored(key, found["Size"], "", found["LastModified"].timestamp())
 
     def rendition_url(self, picture: Picture, rendition: Rendition, window: int) -> str:
         key = rendition_key(picture.image_id, picture.revision, rendition.name, picture.extension)
@@ -220,19 +220,67 @@ class S3Backend(Backend):
             self._client.api.delete_object(**self._object(_PROBE))
 
     def sweep(self, before: float) -> int:
-        """Abort multipart uploads that were begun and never completed."""
-        aborted = 0
+        """Abort multipart uploads never completed, remove direct uploads never handed in."""
+        removed, target = 0, {"Bucket": self.options.bucket}
         with _s3_errors():
-            pages = self._client.api.get_paginator("list_multipart_uploads").paginate(
-                Bucket=self.options.bucket, Prefix=self.options.prefix
-            )
-            for upload in [each for page in pages for each in page.get("Uploads", ())]:
+            for upload in self._pages("list_multipart_uploads", "Uploads", ""):
                 if upload["Initiated"].timestamp() < before:
-                    self._client.api.abort_multipart_upload(
-                        Bucket=self.options.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
-                    )
-                    aborted += 1
-        return aborted
+                    target |= {"Key": upload["Key"], "UploadId": upload["UploadId"]}
+                    self._client.api.abort_multipart_upload(**target)
+                    removed += 1
+            for found in self._pages("list_objects_v2", "Contents", "incoming/"):
+                if found["LastModified"].timestamp() < before:
+                    self._client.api.delete_object(Bucket=self.options.bucket, Key=found["Key"])
+                    removed += 1
+        return removed
+
+    def upload_form(self, album: str, limit: int, now: float) -> UploadForm:
+        name = self._tickets.new(album, int(now) + 2 * _FORM_SECONDS)
+        pinned = {"Content-Type": "application/octet-stream", "success_action_status": "201"}
+        with _s3_errors():
+            form = self._client.api.generate_presigned_post(
+                **self._object(name),
+                Fields=pinned | self._form_encryption,
+                Conditions=[
+                    *({name: value} for name, value in (pinned | self._form_encryption).items()),
+                    ["content-length-range", 1, limit],
+                ],
+                ExpiresIn=_FORM_SECONDS,
+            )
+        return UploadForm(url=form["url"], params=form["fields"])
+
+    def claim(self, album: str, answer: Mapping[str, str], now: float) -> str:
+        name = answer.get("key", "").removeprefix(self.options.prefix)
+        if not self._tickets.valid(name, album, now):
+            fault = FieldFault("key", "must be that of an upload form of this album")
+            raise InvalidFields(errors=[fault])
+        return name
+
+    def incoming(self, name: str) -> Iterator[bytes]:
+        return self.open(name)
+
+    def adopt(self, name: str, key: str, staged: Staged, tags: Sequence[str]) -> Infos:
+        """Copied inside the store if it still has the staged MD5, then looked at once more."""
+        try:
+            with _s3_errors():
+                self._client.api.copy_object(
+                    **self._object(key),
+                    **self._encryption,
+                    CopySource=self._object(name),
+                    CopySourceIfMatch=staged.md5,
+                    MetadataDirective="REPLACE",
+                    ContentType=_content_type(staged),
+                )
+            created = self._verify(key, staged, staged.md5)
+        except StorageCorrupt:
+            with contextlib.suppress(StorageError):
+                self.delete(key)
+            raise
+        self.delete(name)
+        return infos(staged, tags, created)
+
+    def discard(self, name: str) -> None:
+        self.delete(name)
 
     @property
     def _client(self) -> _Client:
@@ -247,6 +295,21 @@ class S3Backend(Backend):
     def _encryption(self) -> dict[str, str]:
         encryption = self.options.encryption
         return {"ServerSideEncryption": encryption} if encryption else {}
+
+    @property
+    def _form_encryption(self) -> dict[str, str]:
+        encryption = self.options.encryption
+        return {"x-amz-server-side-encryption": encryption} if encryption else {}
+
+    def _pages(self, call: str, part: str, prefix: str, **start: str) -> Iterator[dict[str, Any]]:
+        pages = self._client.api.get_paginator(call).paginate(
+            Bucket=self.options.bucket,
+            Prefix=self.options.prefix + prefix,
+            PaginationConfig={"PageSize": self.page},
+            **start,
+        )
+        for page in pages:
+            yield from page.get(part, ())
 
     def _object(self, key: str) -> dict[str, str]:
         return {"Bucket": self.options.bucket, "Key": self.options.prefix + key}

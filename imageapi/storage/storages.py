@@ -15,11 +15,12 @@ from typing import Any, Protocol, TypeVar
 import cachetools
 
 from imageapi import settings
-from imageapi.errors import StorageCorrupt, StorageError, StorageUnavailable
+from imageapi.errors import InvalidFields, StorageCorrupt, StorageError, StorageUnavailable
 from imageapi.geometry import Rendition
 from imageapi.storage.backend import (
     Backend,
     Context,
+    DirectUpload,
     Infos,
     Picture,
     Staged,
@@ -182,6 +183,37 @@ class Storage:
         with _only_storage_errors(self.name):
             return self._backend.upload_form(album, limit, now)
 
+    def claim(self, album: str, answer: Mapping[str, str], now: float) -> str:
+        """The name of a direct upload that a client hands in; see `DirectUpload.claim`.
+
+        Raises:
+            InvalidFields: not of a form of this album, altered or ended; or there are no forms.
+        """
+        with _only_storage_errors(self.name):
+            return self._direct.claim(album, answer, now)
+
+    def incoming(self, name: str) -> Pieces:
+        """The bytes of a direct upload, to be staged; or StorageNotFound."""
+        return self._call("open", lambda: Pieces(self._direct.incoming(name), None, self.name))
+
+    def adopt(
+        self, name: str, staged: Staged, tags: Sequence[str], key: str | None = None
+    ) -> tuple[str, Infos]:
+        """Store a direct upload as the staged file, as `put` would; see `DirectUpload.adopt`."""
+        key = key or original_key()
+        check_key(key)
+        return key, self._call("adopt", lambda: self._direct.adopt(name, key, staged, tags))
+
+    def discard(self, name: str) -> None:
+        """Remove a direct upload; it may be gone already."""
+        self._call("delete", lambda: self._direct.discard(name))
+
+    @property
+    def _direct(self) -> DirectUpload:
+        if not isinstance(self._backend, DirectUpload):
+            raise InvalidFields("The album's storage takes no direct uploads.")
+        return self._backend
+
     def check(self) -> None:
         """See whether the storage is usable; a StorageError says in words what is wrong."""
         self._call("check", self._backend.check)
@@ -237,7 +269,7 @@ def _only_storage_errors(name: str) -> Iterator[None]:
     """A plugin's stray exception must not look like a fault of ours: it fails its storage alone."""
     try:
         yield
-    except (StorageError, GeneratorExit):
+    except (StorageError, InvalidFields):
         raise
     except Exception as error:
         raise StorageError(f"The storage {name!r} failed.") from error

@@ -77,6 +77,10 @@ class S3Harness(Harness):
             return Answer(502, b"")
         return Answer(answer.status_code, answer.content)
 
+    def post(self, form, content):
+        answer = requests.post(form["url"], form["params"], files={"file": content}, timeout=10)
+        return answer.status_code, {"key": form["params"]["key"]}
+
     @contextlib.contextmanager
     def denied(self):
         yield self.open(secret_access_key="another secret")
