@@ -110,7 +110,7 @@ def authenticate() -> None:
         text = tokens.credential(request.environ.get("HTTP_AUTHORIZATION"))
         try:
             _stand(text, authority().snapshot)
-        except tokens.UnknownKey:
+        except (tokens.UnknownKey, tokens.Revoked):
             _stand(text, authority().latest())
     except tokens.TokenFault as fault:
         raise Unauthorized from fault

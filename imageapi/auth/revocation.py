@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from imageapi.auth.tokens import Key, Keyring, Token, TokenFault
+from imageapi.auth.tokens import Key, Keyring, Revoked, Token
 from imageapi.extensions import read
 from imageapi.models import Generation, IntegratorKey, Revocation
 
@@ -43,7 +43,7 @@ class Snapshot:
         """See that `token` is not revoked as a whole.
 
         Raises:
-            TokenFault: it is, and by what.
+            Revoked: it is, and by what.
         """
         if self.revoked:
             self._check(token, "all", "", "")
@@ -59,7 +59,7 @@ class Snapshot:
     def _check(self, token: Token, kind: str, issuer: str, subject: str) -> None:
         at = self.revoked.get((kind, issuer, subject))
         if at is not None and (token.issued_at is None or token.issued_at <= at):
-            raise TokenFault(
+            raise Revoked(
                 f"tokens of this {kind} were revoked"
                 if kind != "all"
                 else "all tokens were revoked"
