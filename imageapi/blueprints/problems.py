@@ -43,8 +43,9 @@ def init_app(app: Flask) -> None:
 
 
 def _handle(error: Exception) -> Response:
-    known = _known(error)
-    _log(known, error)
+    cause: Exception = getattr(error, "original_exception", None) or error
+    known = _known(cause)
+    _log(known, cause)
     _drain()
     return problem(known)
 
@@ -65,8 +66,7 @@ def _drain() -> None:
             left -= len(piece)
 
 
-def _known(error: Exception) -> errors.ImageAPIError:
-    cause = getattr(error, "original_exception", None) or error
+def _known(cause: Exception) -> errors.ImageAPIError:
     if isinstance(cause, errors.ImageAPIError):
         return cause
     if isinstance(cause, sa.exc.OperationalError | sa.exc.TimeoutError | sa.exc.InterfaceError):
