@@ -216,14 +216,14 @@ def _facts(row: Any) -> AlbumFacts:
 def _permitted(row: Any, album: AlbumFacts) -> bool:
     if row.generation != g.snapshot.generation:
         _stand_again(authority().at(row.generation))
-    try:
-        g.snapshot.check_album(g.token, album.id)
-    except tokens.TokenFault as fault:
-        raise Unauthorized from fault
     share = None if g.token.share is None else _live_share(row)
     granted = policy.abilities(g.token, album, share)
     if granted is None:
         return False
+    try:
+        g.snapshot.check_album(g.token, album.id)
+    except tokens.TokenFault as fault:
+        raise Unauthorized from fault
     rule = policy.POLICY[request.endpoint or ""]
     if isinstance(rule, Access) or rule.isdisjoint(granted):
         raise AccessDenied

@@ -144,6 +144,17 @@ def test_a_renewed_token_is_as_old_as_its_first(client, image, revoke, clock):
     assert_refused(client.get(path, headers=bearing(renewed)))
 
 
+def test_a_revoked_album_shows_itself_to_nobody_else(client, image, album, revoke):
+    """Who does not reach it gets the 404 of what is not there, not a 401."""
+    stranger = {"X-Request-Id": "same", **anna(user_id="bob")}
+    paths = [f"images/{image}", "albums/holidays/images", "albums/holidays/shares"]
+    before = [client.get(f"/api/v1/{path}", headers=stranger) for path in paths]
+    revoke("album", "1")
+    after = [client.get(f"/api/v1/{path}", headers=stranger) for path in paths]
+    assert [(r.status_code, r.data) for r in after] == [(r.status_code, r.data) for r in before]
+    assert [response.status_code for response in after] == [404, 200, 200]
+
+
 def test_an_album_stays_revoked_under_another_id(app, client, image, revoke):
     revoke("album", "1")
     with app.app_context(), transaction() as session:
