@@ -18,19 +18,20 @@ def migrate() -> None:
         sqlite = connection.dialect.name == "sqlite"
         if sqlite:
             # A batch migration makes a table anew; with foreign keys on, dropping the old one would
-            # take its children along. Inside a transaction the pragma would do nothing.
+            # take its children along. Inside a transaction the pragma would do nothing, and nobody
+            # else may be given this connection after.
+            connection.detach()
             connection.connection.execute("PRAGMA foreign_keys = OFF")
         context.configure(
             connection=connection,
             target_metadata=target.metadata,
+            transactional_ddl=True,  # SQLite's is, though alembic does not take it for granted
             **current_app.extensions["migrate"].configure_args,
         )
         with context.begin_transaction():
             context.run_migrations()
             if sqlite and connection.exec_driver_sql("PRAGMA foreign_key_check").first():
                 raise RuntimeError("the migration would leave rows whose parent is gone")
-        if sqlite:
-            connection.connection.execute("PRAGMA foreign_keys = ON")
 
 
 migrate()
