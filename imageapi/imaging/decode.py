@@ -42,6 +42,12 @@ TURNED_BY_DECODER = {"tiff", "heic"}
 """Formats whose decoder gives the upright picture, its clean aperture cut out."""
 
 
+_BROKEN = (
+    OSError, SyntaxError, ValueError, TypeError, ArithmeticError, LookupError, RuntimeError,
+)  # fmt: skip
+"""What Pillow and its decoders raise for bytes that they can not make sense of."""
+
+
 @contextmanager
 def decoding(limits: Limits) -> Iterator[None]:
     """Turn everything that Pillow raises for a bad picture into `UndecodablePicture`."""
@@ -60,7 +66,7 @@ def decoding(limits: Limits) -> Iterator[None]:
             ) from error
         except MemoryError as error:
             raise UndecodablePicture("The picture takes too much memory to decode.") from error
-        except (OSError, SyntaxError, ValueError, TypeError, ArithmeticError, LookupError) as error:
+        except _BROKEN as error:
             raise UndecodablePicture("The picture is broken or cut short.") from error
 
 

@@ -36,6 +36,7 @@ MAX_WAITING = 32
 MAX_WAIT = 30.0
 """Seconds that they wait."""
 _POLL = 0.02
+_CORE_NAME = f"\0imageapi-decoder-{os.getuid()}"
 _TYPES = {"jpg": "image/jpeg", "png": "image/png"}
 
 _START = """
@@ -219,7 +220,7 @@ def _core(deadline: float) -> socket.socket:
         for number in range(CORES):
             holder = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             try:
-                holder.bind(f"\0imageapi-decoder-{os.getuid()}-{number}")
+                holder.bind(f"{_CORE_NAME}-{number}")
             except OSError:
                 holder.close()
             else:

@@ -17,9 +17,9 @@ MAX_VALUES = 64
 """Numbers of one EXIF value."""
 MAX_SEGMENTS = 8192
 """JPEG segments before the first scan, WebP chunks, ISO boxes, tags of a TIFF directory."""
-MAX_CHUNKS = 100_000
+MAX_CHUNKS = 50_000
 """PNG chunks; IDAT comes in pieces as small as the encoder's buffer."""
-MAX_SUB_BLOCKS = 1_000_000
+MAX_SUB_BLOCKS = 400_000
 """GIF sub-blocks, of up to 255 bytes each."""
 MAX_SCANS = 64
 """Scans of a progressive JPEG; encoders write about ten, each costs a pass over all pixels."""

@@ -1,0 +1,209 @@
+"""The helper and its children: transparent, bounded, and gone when they should be."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+
+from imageapi import imaging
+from imageapi.errors import Busy, UndecodablePicture, UnsupportedFormat
+from imageapi.geometry import Crop, CropFault, Edit
+from imageapi.imaging import helper, probing, rendering
+from imageapi.imaging.limits import Limits
+from tests.imaging.corpus import rows
+from tests.imaging.pictures import ALL, corners, exif, jpeg_with_exif, ratios, saved, shorts
+
+LIMITS = Limits()
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "picture"
+    gps = [(1, 2, 2, b"N\0"), ratios(2, (48, 1)), (3, 2, 2, b"W\0"), ratios(4, (2, 1))]
+    path.write_bytes(jpeg_with_exif(exif([shorts(0x112, 6)], gps=gps)))
+    return path
+
+
+def children() -> list[psutil.Process]:
+    """The helper and what it forked."""
+    return psutil.Process().children(recursive=True)
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch) -> Iterator[None]:
+    """Cores that no other process of this machine counts, and nothing left in the end."""
+    monkeypatch.setattr(helper, "_CORE_NAME", f"\0imageapi-test-{os.getpid()}")
+    yield
+    helper._helper.stop()
+    assert children() == []
+
+
+def test_it_answers_what_this_process_would(picture: Path):
+    assert imaging.probe(picture, LIMITS) == probing.probe(picture, LIMITS)
+    assert imaging.take_in(picture, ALL, LIMITS) == rendering.take_in(picture, ALL, LIMITS)
+    edit = Edit(Crop(1, 2, 30, 40), 90)
+    assert imaging.render(picture, edit, ALL, LIMITS) == rendering.render(
+        picture, edit, ALL, LIMITS
+    )
+
+
+def test_it_answers_with_the_same_errors(picture: Path, tmp_path: Path):
+    text = tmp_path / "text"
+    text.write_text("no picture")
+    with pytest.raises(UnsupportedFormat, match="JPEG, PNG"):
+        imaging.take_in(text, ALL, LIMITS)
+    with pytest.raises(UndecodablePicture, match="limit is 100 pixels"):
+        imaging.take_in(picture, ALL, Limits(max_pixels=100))
+    with pytest.raises(CropFault) as caught:
+        imaging.render(picture, Edit(Crop(0, 0, 500, 5)), ALL, LIMITS)
+    assert caught.value.field == "crop_w"
+
+
+def test_small_files_of_the_corpus_come_out_the_same(shared: Path):
+    for row in rows():
+        if row.expected == "accept" and row.path.stat().st_size < 30_000:
+            here = rendering.take_in(row.path, ALL, LIMITS)
+            assert imaging.take_in(row.path, ALL, LIMITS) == here
+
+
+def stopped(path: Path) -> Path:
+    """A file whose opening blocks for ever: a pipe without a writer."""
+    os.mkfifo(path)
+    return path
+
+
+def decoders() -> list[psutil.Process]:
+    """The children that decode at the moment."""
+    return [child for child in children() if child.ppid() != os.getpid()]
+
+
+def wait_for_decoders(count: int) -> list[psutil.Process]:
+    deadline = time.monotonic() + 10
+    while len(found := decoders()) != count:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return found
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT])
+def test_a_child_that_dies_costs_its_own_picture_only(tmp_path: Path, picture: Path, how: int):
+    with ThreadPoolExecutor() as pool:
+        lost = pool.submit(imaging.take_in, stopped(tmp_path / "pipe"), ALL, LIMITS)
+        wait_for_decoders(1)[0].send_signal(how)
+        with pytest.raises(UndecodablePicture, match="limits of time and memory"):
+            lost.result(timeout=10)
+    assert imaging.take_in(picture, ALL, LIMITS)[0].format == "jpg"
+
+
+def test_a_child_that_hangs_is_killed(tmp_path: Path, picture: Path, monkeypatch):
+    monkeypatch.setattr(helper, "WALL_SECONDS", -1)  # 1 s with the margin
+    with pytest.raises(UndecodablePicture, match="limits of time"):
+        imaging.take_in(stopped(tmp_path / "pipe"), ALL, LIMITS)
+    monkeypatch.undo()
+    assert imaging.take_in(picture, ALL, LIMITS)[0].format == "jpg"
+
+
+def test_a_helper_that_died_is_started_again(picture: Path):
+    imaging.probe(picture, LIMITS)
+    (first,) = psutil.Process().children()
+    first.kill()
+    first.wait()
+    assert imaging.probe(picture, LIMITS).format == "jpg"
+    assert psutil.Process().children()[0].pid != first.pid
+
+
+def test_the_helper_knows_no_secret(picture: Path, monkeypatch):
+    monkeypatch.setenv("IMAGEAPI_SECRET_KEYS", "a-secret-of-the-server")
+    helper._helper.stop()
+    imaging.probe(picture, LIMITS)
+    (process,) = psutil.Process().children()
+    assert set(process.environ()) == {"PATH", "LC_ALL"}
+    names = {Path(file.path).name for file in process.open_files()}
+    assert not {name for name in names if "sqlite" in name}
+
+
+def test_memory_is_bounded(tmp_path: Path):
+    path = saved(tmp_path / "large.png", corners(4000, 3000), "PNG")
+    assert imaging.take_in(path, ALL, LIMITS)[0].size == (4000, 3000)
+    script = (
+        "import sys, resource; from pathlib import Path; from imageapi.imaging import decoder;"
+        "from imageapi.imaging.limits import Limits; decoder.MEMORY_BYTES = 150 << 20;"
+        "decoder._bound(Limits(max_pixels=1)); from imageapi.errors import UndecodablePicture;"
+        "from imageapi.imaging.rendering import take_in\n"
+        "try: take_in(Path(sys.argv[1]), [], Limits())\n"
+        "except UndecodablePicture as error: sys.exit(7 if 'memory' in str(error) else 8)"
+    )
+    found = subprocess.run([sys.executable, "-c", script, str(path)], check=False)
+    assert found.returncode == 7
+
+
+def test_no_more_than_the_cores_decode_at_once_and_few_wait(tmp_path: Path, monkeypatch):
+    cores = helper.CORES
+    monkeypatch.setattr(helper, "_waiting", threading.BoundedSemaphore(cores + 2))
+    monkeypatch.setattr(helper, "MAX_WAIT", 0.5)
+    pipes = [stopped(tmp_path / str(number)) for number in range(cores + 3)]
+    with ThreadPoolExecutor(len(pipes)) as pool:
+        jobs = [pool.submit(imaging.probe, pipe, LIMITS) for pipe in pipes]
+        deadline = time.monotonic() + 10
+        while sum(job.done() for job in jobs) < 3:  # one is refused at once, two give up
+            assert time.monotonic() < deadline
+            assert len(decoders()) <= cores
+            time.sleep(0.02)
+        for child in wait_for_decoders(cores):
+            child.kill()
+        kinds = [type(job.exception(timeout=10)) for job in jobs]
+    assert kinds.count(Busy) == 3
+    assert kinds.count(UndecodablePicture) == cores
+
+
+def test_threads_get_their_own_answers(tmp_path: Path):
+    paths = [
+        saved(tmp_path / f"{side}.png", corners(side, side), "PNG") for side in range(20, 60, 2)
+    ]
+    with ThreadPoolExecutor(8) as pool:
+        sizes = [probe.size for probe in pool.map(lambda path: imaging.probe(path, LIMITS), paths)]
+    assert sizes == [(side, side) for side in range(20, 60, 2)]
+
+
+def test_a_forked_process_has_a_helper_of_its_own(picture: Path):
+    expected = dataclasses.asdict(imaging.probe(picture, LIMITS))
+    (ours,) = psutil.Process().children()
+    pid = os.fork()
+    if pid == 0:
+        same = dataclasses.asdict(imaging.probe(picture, LIMITS)) == expected
+        other = [child.pid for child in psutil.Process().children()] != [ours.pid]
+        helper._helper.stop()
+        os._exit(0 if same and other else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert imaging.probe(picture, LIMITS).format == "jpg"
+    assert [child.pid for child in psutil.Process().children()] == [ours.pid]
+
+
+def test_helper_and_children_end_with_a_process_that_is_killed(tmp_path: Path):
+    script = (
+        "import sys; from pathlib import Path; from imageapi import imaging;"
+        "imaging.probe(Path(sys.argv[1]), imaging.Limits())"
+    )
+    pipe = stopped(tmp_path / "pipe")
+    process = subprocess.Popen([sys.executable, "-c", script, str(pipe)])
+    family = psutil.Process(process.pid)
+    deadline = time.monotonic() + 20
+    while len(family.children(recursive=True)) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    both = family.children(recursive=True)
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(both, timeout=10)
+    assert alive == []

@@ -1,0 +1,307 @@
+"""Files that were made to hurt: each is refused, or harmless, in little time and memory."""
+
+from __future__ import annotations
+
+import io
+import struct
+import subprocess
+import sys
+import tracemalloc
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from imageapi.errors import ImageAPIError, UndecodablePicture, UnsupportedFormat
+from imageapi.geometry import Edit
+from imageapi.imaging import limits
+from imageapi.imaging.limits import Limits
+from imageapi.imaging.probing import accepted, probe
+from imageapi.imaging.rendering import render
+from tests.imaging.pictures import (
+    ALL,
+    PNG_MARK,
+    chunk,
+    corners,
+    exif,
+    jpeg_with_exif,
+    longs,
+    png,
+    saved,
+    shorts,
+)
+
+LIMITS = Limits(max_pixels=1_000_000)
+
+
+@pytest.fixture
+def refused(tmp_path: Path) -> Callable[..., str]:
+    """`refused(data, error)`: probed and refused by its headers alone; answers the message."""
+
+    def check(data: bytes, error: type[ImageAPIError] = UndecodablePicture) -> str:
+        path = tmp_path / "file"
+        path.write_bytes(data)
+        tracemalloc.start()
+        try:
+            with pytest.raises(error) as caught:
+                probe(path, LIMITS)
+            assert tracemalloc.get_traced_memory()[1] < 8 << 20
+        finally:
+            tracemalloc.stop()
+        return str(caught.value)
+
+    return check
+
+
+@pytest.fixture
+def undecodable(tmp_path: Path) -> Callable[[bytes], str]:
+    """`undecodable(data)`: passes the headers, and is refused when it is decoded."""
+
+    def check(data: bytes) -> str:
+        path = tmp_path / "file"
+        path.write_bytes(data)
+        with pytest.raises(UndecodablePicture) as caught:
+            render(path, Edit(), ALL, LIMITS)
+        return str(caught.value)
+
+    return check
+
+
+def encoded(form: str, picture: Image.Image | None = None, **options: object) -> bytes:
+    output = io.BytesIO()
+    (picture or corners()).save(output, form, **options)
+    return output.getvalue()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\0" * 100,
+        b"hello, world",
+        b"%!PS-Adobe-3.0 EPSF-3.0\n",
+        b"%PDF-1.7\n",
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        b"<html><script>alert(1)</script></html>",
+        b"BM" + b"\0" * 60,
+        b"\0\0\1\0\1\0" + b"\0" * 60,
+        b"RIFF\x24\0\0\0WAVEfmt ",
+        b"\0\0\0\x18ftypmp42\0\0\0\0isommp42",
+        b"II*\0\x10\0\0\0CR\2\0" + b"\0" * 60,
+    ],
+)
+def test_what_is_no_accepted_picture_names_those_that_are(refused, data: bytes):
+    assert accepted() in refused(data, UnsupportedFormat)
+
+
+def test_without_the_extra_a_heic_is_not_accepted(refused, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    said = refused(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", UnsupportedFormat)
+    assert "AVIF" in said
+    assert "HEIC" not in said
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xff\xd8\xff\xc0\x00\x11\x08\xff\xdc\xff\xdc\x03" + b"\0" * 50,
+        PNG_MARK + chunk(b"IHDR", struct.pack(">IIBBBBB", 40_000, 40_000, 8, 2, 0, 0, 0)),
+        b"GIF89a" + struct.pack("<HHBBB", 65_000, 65_000, 0, 0, 0) + b"\x2c",
+        b"RIFF\x1e\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0" + b"\xff\x7f\x00" * 2 + b"\0" * 8,
+        b"II*\0\x08\0\0\0\x02\0" + struct.pack("<HHIIHHII", 256, 4, 1, 40_000, 257, 4, 1, 40_000),
+    ],
+)
+def test_a_size_that_lies_or_not_is_refused_by_its_header(refused, data: bytes):
+    assert "limit is 1000000 pixels" in refused(data)
+
+
+def test_no_side_may_be_too_long(refused):
+    head = struct.pack(">IIBBBBB", 100_000, 1, 8, 2, 0, 0, 0)
+    assert "no side may be longer than 65500" in refused(PNG_MARK + chunk(b"IHDR", head))
+
+
+@pytest.mark.parametrize("size", [(0, 10), (10, 0)])
+def test_an_empty_picture_is_broken(refused, size: tuple[int, int]):
+    refused(PNG_MARK + chunk(b"IHDR", struct.pack(">IIBBBBB", *size, 8, 2, 0, 0, 0)))
+
+
+@pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG", "AVIF", "TIFF"])
+def test_frames_count(tmp_path: Path, form: str):
+    frames = [Image.new("RGB", (64, 48), (n * 30, 0, 0)) for n in range(7)]
+    path = saved(tmp_path / "x", frames[0], form, save_all=True, append_images=frames[1:])
+    assert probe(path, Limits(max_pixels=64 * 48 * 7)).frames == 7
+    with pytest.raises(UndecodablePicture, match="limit is 21503 pixels"):
+        probe(path, Limits(max_pixels=64 * 48 * 7 - 1))
+
+
+def test_a_frame_outside_of_a_gifs_screen_counts_and_is_cut(tmp_path: Path, refused):
+    image = b"\x2c" + struct.pack("<HHHHB", 0, 0, 5000, 5000, 0) + b"\x02\x00\x3b"
+    refused(b"GIF89a" + struct.pack("<HHBBB", 2, 2, 0, 0, 0) + image)
+    data = bytearray(encoded("GIF", Image.new("P", (8, 8), 1)))
+    data[6:10] = struct.pack("<HH", 3, 2)
+    path = tmp_path / "x.gif"
+    path.write_bytes(data)
+    assert probe(path, LIMITS).size == (3, 2)
+    assert render(path, Edit(), ALL, LIMITS).sizes["full"] == (3, 2)
+
+
+def test_hundreds_of_scans_are_refused_and_ten_are_not(tmp_path: Path, refused):
+    data = encoded("JPEG", progressive=True)
+    (tmp_path / "good").write_bytes(data)
+    assert probe(tmp_path / "good", LIMITS).format == "jpg"
+    start = data.index(b"\xff\xda")
+    end = data.index(b"\xff\xda", start + 2)
+    many = data[:end] + data[start:end] * limits.MAX_SCANS + data[end:]
+    assert f"limit is {limits.MAX_SCANS}" in refused(many)
+
+
+BOMB = zlib.compress(b"\0" * (8 << 20))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        chunk(b"zTXt", b"Comment\0\0" + BOMB),
+        chunk(b"iTXt", b"Comment\0\1\0\0\0" + BOMB),
+        chunk(b"iCCP", b"profile\0\0" + BOMB),
+    ],
+)
+def test_text_and_profiles_that_swell_are_refused(undecodable, more: bytes):
+    undecodable(png([b"\0\0\0"], 1, 2, 8, before=more))
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "WEBP", "AVIF", "TIFF"])
+def test_no_picture_is_taken_in_that_is_cut(tmp_path: Path, form: str):
+    data = encoded(form, Image.effect_noise((60, 40), 90).convert("RGB"))
+    path = tmp_path / "x"
+    for length in range(0, len(data) - 2, max(1, len(data) // 40)):
+        path.write_bytes(data[:length])
+        with pytest.raises((UndecodablePicture, UnsupportedFormat)):
+            render(path, Edit(), ALL, LIMITS)
+
+
+def test_a_jpeg_without_its_end_mark_is_cut(undecodable):
+    assert "cut short" in undecodable(encoded("JPEG")[:-2])
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "WEBP", "AVIF", "TIFF"])
+@settings(
+    max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
+@given(
+    scratches=st.lists(
+        st.tuples(st.integers(0, 1 << 30), st.integers(0, 255)), min_size=1, max_size=6
+    )
+)
+def test_a_scratched_picture_is_decoded_or_refused(tmp_path: Path, form: str, scratches):
+    data = bytearray(encoded(form, corners(30, 20)))
+    for place, value in scratches:
+        data[place % len(data)] = value
+    path = tmp_path / "x"
+    path.write_bytes(data)
+    try:
+        rendered = render(path, Edit(), ALL, LIMITS)
+    except (UndecodablePicture, UnsupportedFormat):
+        return
+    assert set(rendered.files) == {"full", "large", "mini"}
+
+
+@settings(
+    max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
+@given(
+    st.sampled_from(
+        [
+            b"\xff\xd8\xff",
+            PNG_MARK,
+            b"GIF89a",
+            b"RIFF\x90\1\0\0WEBP",
+            b"II*\0\x08\0\0\0",
+            b"MM\0+\0\x08\0\0\0\0\0\0\0\0\0\x10",
+            b"\0\0\0\x18ftypavif\0\0\0\0mif1avif",
+        ]
+    ),
+    st.binary(max_size=400),
+)
+def test_any_bytes_behind_a_mark_are_told_or_refused(tmp_path: Path, mark: bytes, data: bytes):
+    path = tmp_path / "x"
+    path.write_bytes(mark + data)
+    try:
+        found = probe(path, LIMITS)
+    except (UndecodablePicture, UnsupportedFormat):
+        return
+    assert found.size.width * found.size.height * found.frames <= LIMITS.max_pixels
+
+
+@pytest.mark.parametrize(
+    ("start", "unit", "count"),
+    [
+        (b"\xff\xd8", b"\xff\xe5\0\2", limits.MAX_SEGMENTS + 1),
+        (
+            PNG_MARK + chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 0)),
+            chunk(b"aaAa", b""),
+            limits.MAX_CHUNKS,
+        ),
+        (b"GIF89a\1\0\1\0\0\0\0!\xfe", b"\1a", limits.MAX_SUB_BLOCKS + 1),
+        (b"", b"\0\0\0\x10ftypavif\0\0\0\0", limits.MAX_SEGMENTS + 1),
+    ],
+)
+def test_small_parts_without_end_are_refused(refused, start: bytes, unit: bytes, count: int):
+    assert "more than" in refused(start + unit * count)
+
+
+def test_pages_that_go_round_are_counted_once(tmp_path: Path):
+    data = bytearray(encoded("TIFF"))
+    first = struct.unpack("<I", data[4:8])[0]
+    count = struct.unpack("<H", data[first : first + 2])[0]
+    data[first + 2 + 12 * count :][:4] = struct.pack("<I", first)
+    place = first + 2 + 12 * count
+    data[place : place + 4] = struct.pack("<I", first)
+    (tmp_path / "x").write_bytes(data)
+    assert probe(tmp_path / "x", LIMITS).frames == 1
+
+
+def test_a_raw_file_of_a_camera_is_no_tiff(refused):
+    for field in (shorts(0xFE, 1), longs(0xC612, 1)):
+        block = exif([field, shorts(0x100, 4), shorts(0x101, 4)])
+        assert "Raw" in refused(block, UnsupportedFormat)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF"])
+def test_what_hangs_on_a_picture_is_not_in_its_renditions(tmp_path: Path, form: str):
+    payload = b"PK\3\4<?php system('id'); ?><script>alert(1)</script>"
+    path = tmp_path / "x"
+    path.write_bytes(encoded(form) + payload)
+    for data in render(path, Edit(), ALL, LIMITS).files.values():
+        assert b"php" not in data
+        assert b"script" not in data
+        assert data.endswith((b"\xff\xd9", b"IEND\xaeB`\x82"))
+
+
+def test_a_jpegs_comment_and_thumbnail_are_not_in_its_renditions(tmp_path: Path):
+    data = jpeg_with_exif(exif([(0x10F, 2, 8, b"Private\0")]))
+    data = data[:2] + b"\xff\xfe\0\x09Private" + data[2:]
+    path = tmp_path / "x"
+    path.write_bytes(data)
+    for rendition in render(path, Edit(), ALL, LIMITS).files.values():
+        assert b"Private" not in rendition
+        assert b"Exif" not in rendition
+
+
+def test_importing_decodes_no_heic_yet():
+    script = (
+        "import sys, types\n"
+        "for name in ('imageapi', 'imageapi.imaging'):\n"
+        "    package = sys.modules[name] = types.ModuleType(name)\n"
+        "    package.__path__ = [name.replace('.', '/')]\n"
+        "import imageapi.imaging.decoder\n"
+        "sys.exit('pillow_heif' in sys.modules or 'PIL.EpsImagePlugin' in sys.modules)"
+    )
+    repository = Path(__file__).parents[2]
+    assert (
+        subprocess.run([sys.executable, "-c", script], cwd=repository, check=False).returncode == 0
+    )
