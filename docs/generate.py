@@ -6,6 +6,7 @@ The README's settings table from the settings' declarations, `docs/cli.md` from 
 
 from __future__ import annotations
 
+import configparser
 import dataclasses
 import importlib.metadata
 import inspect
@@ -22,6 +23,7 @@ import flask
 from imageapi import cli, create_app, settings
 from imageapi.auth.policy import ACCESS_HEADERS, POLICY, Access
 from imageapi.errors import ImageAPIError
+from imageapi.storage.backend import Backend
 from imageapi.storage.storages import GROUP
 
 ROOT = Path(__file__).parents[1]
@@ -55,12 +57,19 @@ def settings_table() -> str:
     """Every setting of the application and of the storages in the tree."""
     head = ("variable", "default", "meaning")
     parts = [table(head, setting_rows(settings.Settings))]
-    for entry in sorted(importlib.metadata.entry_points(group=GROUP), key=lambda e: e.name):
-        if entry.dist is not None and entry.dist.name == "imageapi":
-            prefix = f"{settings.PREFIX}STORAGE_<NAME>_"
-            rows = setting_rows(entry.load().Options, prefix)
-            parts.append(f"A storage of the kind `{entry.name}`:\n\n{table(head, rows)}")
+    for name, plugin in _plugins():
+        rows = setting_rows(plugin.Options, f"{settings.PREFIX}STORAGE_<NAME>_")
+        parts.append(f"A storage of the kind `{name}`:\n\n{table(head, rows)}")
     return "\n\n".join(parts)
+
+
+def _plugins() -> Iterator[tuple[str, type[Backend]]]:
+    """The storages in the tree; read from `setup.cfg`, as what is installed may be older."""
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    for line in config["options.entry_points"][GROUP].strip().splitlines():
+        name, _, value = line.partition(" = ")
+        yield name, importlib.metadata.EntryPoint(name, value, GROUP).load()
 
 
 def readme() -> str:

@@ -246,8 +246,11 @@ def create_token(
 @storage_commands.command("list", example="flask storages list --json")
 @_json_option
 def list_storages(as_json: bool) -> None:  # noqa: FBT001 - click passes it by name
-    """List the storages: the configured ones, and any other that albums are in."""
-    settings, used = library().settings, albums.storages_in_use()
+    """List the storages: the configured ones, and any other that is in use.
+
+    In use are the storage of new albums and those that albums or images are in.
+    """
+    settings, used = library().settings, _used_storages()
     rows = [
         {
             "name": name,
@@ -268,8 +271,7 @@ def check_storages() -> None:
 
     In use are the storage of new albums and those that albums or images are in.
     """
-    storages = library().storages
-    used = albums.storages_in_use() | {library().settings.storage}
+    storages, used = library().storages, _used_storages()
     broken = 0
     for name in _storage_names(used):
         fault = storages.check(name)
@@ -278,6 +280,10 @@ def check_storages() -> None:
         click.echo(_printable(f"{name}: {fault or 'usable'}{remark}"))
     if broken:
         raise click.ClickException(f"Storages in use that are not usable: {broken}.")
+
+
+def _used_storages() -> set[str]:
+    return albums.storages_in_use() | {library().settings.storage}
 
 
 def _storage_names(used: Iterable[str]) -> list[str]:

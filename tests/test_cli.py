@@ -442,7 +442,7 @@ def test_a_token_that_would_be_refused_is_not_printed(app, flask):
 def test_the_storages_are_listed(flask, album):
     album(storage="attic")
     listed = json.loads(flask("storages", "list", "--json").stdout)
-    assert {"name": "local", "plugin": "local", "default": True, "in_use": False} in listed
+    assert {"name": "local", "plugin": "local", "default": True, "in_use": True} in listed
     assert {"name": "attic", "plugin": None, "default": False, "in_use": True} in listed
     lines = flask("storages", "list").stdout.splitlines()
     assert lines[0].split() == ["name", "plugin", "default", "in_use"]
@@ -465,6 +465,15 @@ def test_a_broken_storage_counts_when_it_is_in_use(settings, flask, album):
     done = flask("storages", "check")
     assert "attic: There is no storage 'attic'." in done.stdout.splitlines()
     assert done.stderr == "Error: Storages in use that are not usable: 2.\n"
+
+
+@pytest.mark.configure(storage="attic")
+def test_a_storage_of_new_albums_that_is_none_is_told(flask):
+    listed = json.loads(flask("storages", "list", "--json").stdout)
+    assert {"name": "attic", "plugin": None, "default": True, "in_use": True} in listed
+    done = flask("storages", "check")
+    assert done.exit_code == 1
+    assert "attic: There is no storage 'attic'." in done.stdout.splitlines()
 
 
 @pytest.mark.configure(storages={"local": "local", "spare": "no-such-plugin"})
