@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 
 import pytest
 
 from tests.faults.front import form, front, picture
-from tests.faults.syscalls import OPTIONS, SYNCS, attached, faults, parse
+from tests.faults.syscalls import CALLS, RENAMES, SYNCS, faults
+from tests.oracles import strace, syscalls, traced
 from tests.servers.gunicorn import ROOT
-from tests.servers.need import need
 
 # A trace as strace writes it; what belongs to the promise is marked in `NEEDED`.
 TRACE = """\
@@ -39,6 +38,10 @@ NEEDED = {
 }
 
 
+def parsed(trace):
+    return list(syscalls(trace))
+
+
 def without(text):
     return "".join(line for line in TRACE.splitlines(keepends=True) if text not in line)
 
@@ -53,12 +56,12 @@ def moved(text, before):
 
 
 def test_the_order_as_it_should_be():
-    assert faults(parse(TRACE), **ABOUT) == []
+    assert faults(parsed(TRACE), **ABOUT) == []
 
 
 @pytest.mark.parametrize("what", NEEDED)
 def test_a_call_that_is_missing_is_seen(what):
-    assert faults(parse(without(NEEDED[what])), **ABOUT)
+    assert faults(parsed(without(NEEDED[what])), **ABOUT)
 
 
 @pytest.mark.parametrize(
@@ -72,26 +75,30 @@ def test_a_call_that_is_missing_is_seen(what):
     ],
 )
 def test_a_call_that_comes_too_late_is_seen(call, before):
-    assert faults(parse(moved(call, before)), **ABOUT)
+    assert faults(parsed(moved(call, before)), **ABOUT)
 
 
 def test_a_sync_that_failed_is_none():
     failed = TRACE.replace("fsync(9</s/staging/f1>) = 0", "fsync(9</s/staging/f1>) = -1 EIO (x)")
-    assert faults(parse(failed), **ABOUT)
+    assert faults(parsed(failed), **ABOUT)
 
 
 def assert_durable(calls, target, wal, answer):
     """The order holds, and would not be seen to hold with any one of its calls taken out."""
     assert faults(calls, target, wal, answer) == []
-    folder = target.rpartition("/")[0]
-    source = next(call.moved[0] for call in calls if call.moved and call.moved[1] == target)
-    for path in (source, folder, wal):
-        rest = [call for call in calls if not (call.name in SYNCS and call.path == path)]
-        assert len(rest) < len(calls)
-        assert faults(rest, target, wal, answer), path
-    for name in ("rename", "send"):
-        rest = [c for c in calls if not (c.moved if name == "rename" else answer in c.arguments)]
-        assert faults(rest, target, wal, answer), name
+    renames = [call for call in calls if call.name in RENAMES and call.paths[-1] == target]
+    source, folder = renames[0].paths[0], target.rpartition("/")[0]
+    needed = [
+        *(
+            [c for c in calls if c.name in SYNCS and c.paths == (path,)]
+            for path in (source, folder, wal)
+        ),
+        renames,
+        [call for call in calls if f'"{answer}' in call.arguments],
+    ]
+    for taken in needed:
+        assert taken
+        assert faults([call for call in calls if call not in taken], target, wal, answer), taken
 
 
 @pytest.fixture(scope="module")
@@ -101,42 +108,35 @@ def served():
 
 
 @pytest.mark.parametrize("number", range(3))
-def test_an_upload(served, tmp_path, number):
-    output = tmp_path / "trace"
+def test_an_upload(served, number):
     known = {row["key"] for row in served.rows()}
-    with attached(served.app.workers, output), served.connect() as connection:
+    with traced(*served.app.workers, calls=CALLS) as calls, served.connect() as connection:
         status, _ = served.post(connection, form(picture(100_000, seed=number)))
         assert status == 201
+        # Another answer: the trace of the first is written by then.
+        assert served.get(connection, "/healthz")[0] == 200
 
     (key,) = {row["key"] for row in served.rows()} - known
     assert_durable(
-        parse(output.read_text()),
+        calls,
         target=str(served.root / key),
         wal=str(served.app.instance / "imageapi.sqlite3-wal"),
         answer="HTTP/1.1 201",
     )
 
 
-def test_seeding(served, tmp_path):
-    folder = tmp_path / "pictures"
-    folder.mkdir()
+def test_seeding(served, tmp_path, monkeypatch):
     for number in range(3):
-        (folder / f"{number}.png").write_bytes(picture(50_000, seed=100 + number))
+        (tmp_path / f"{number}.png").write_bytes(picture(50_000, seed=100 + number))
     known = {row["key"] for row in served.rows()}
-    output = tmp_path / "trace"
-    command = [sys.executable, "-m", "flask", "albums", "seed", folder]
-    strace = [need("strace", install="apt install strace"), *OPTIONS, "-o", output]
+    options = ["--album", "holidays", "--owner", "anna"]
+    command = [sys.executable, "-m", "flask", "albums", "seed", tmp_path, *options]
 
-    subprocess.run(
-        [*strace, *command, "--album", "holidays", "--owner", "anna"],
-        cwd=ROOT,
-        env=served.app.env,
-        check=True,
-        capture_output=True,
-        timeout=120,
-    )
+    monkeypatch.chdir(ROOT)
+    for name, value in served.app.env.items():
+        monkeypatch.setenv(name, value)
+    calls = strace(command, calls=CALLS)
 
-    calls = parse(output.read_text())
     keys = {row["key"] for row in served.rows()} - known
     assert len(keys) == 3
     for key in keys:
