@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import secrets
 import tempfile
@@ -138,10 +139,7 @@ def rows(*, short: bool) -> Iterator[Row]:
 def _in_process(made: Stage, kind: str, *, short: bool) -> dict[str, float]:
     given = inprocess.environ(made.paths[kind], made.authorization)
     apps = {"ours": made.ours, "bare": made.bare, "obvious": made.obvious}
-    work = {
-        name: lambda app=app: inprocess.call(app, given)  # type: ignore[misc]
-        for name, app in apps.items()
-    }
+    work = {name: functools.partial(inprocess.call, app, given) for name, app in apps.items()}
     repeat = {"one": 200, "list": 20}[kind]
     return inprocess.compare(work, rounds=3 if short else 15, repeat=repeat)
 

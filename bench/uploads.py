@@ -1,0 +1,153 @@
+"""Uploads beside their limit: hashing, writing and syncing the same bytes in a plain process.
+
+The files are small pictures with many bytes behind them, as a motion photo has its film: large to
+move, cheap to decode, no two alike. What pixels cost is measured apart (`renditions`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import io
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+
+from PIL import Image
+
+from bench import library, processes
+from bench.table import Row
+
+ALBUM = "uploads-1"
+PATH = f"/api/v1/albums/{ALBUM}/images"
+PIECE = 256 * 1024
+MB = 1_000_000
+PEER = "hash + write + fsync"
+# Bytes, how often, and the greatest ratio. The first is what every upload costs, whatever its size.
+SIZES = {"1 kB": (1000, 30, None), "3 MB": (3 * MB, 30, 2.0), "50 MB": (50 * MB, 10, 1.8)}
+GROWTH_MIB = 4
+BOUNDARY = "bench-7f3c9a"
+
+
+def picture(length: int) -> bytes:
+    """A JPEG of 64×48 pixels with random bytes after its end; never the same twice."""
+    file = io.BytesIO()
+    Image.linear_gradient("L").resize((64, 48)).convert("RGB").save(file, "JPEG")
+    head = file.getvalue()
+    return head + secrets.token_bytes(max(16, length - len(head)))
+
+
+def segments(length: int) -> bytes:
+    """As `picture`, with the bytes in comment segments before the pixels."""
+    plain = picture(0)
+    part = 65_000
+    comments = b"".join(
+        b"\xff\xfe" + (part + 2).to_bytes(2, "big") + secrets.token_bytes(part)
+        for _ in range(length // part)
+    )
+    return plain[:2] + comments + plain[2:]
+
+
+def form(data: bytes) -> tuple[bytes, str]:
+    """A multipart body with one file, and its content type."""
+    head = (
+        f"--{BOUNDARY}\r\n"
+        'Content-Disposition: form-data; name="file"; filename="IMG_0001.JPG"\r\n'
+        "Content-Type: image/jpeg\r\n\r\n"
+    ).encode()
+    tail = f"\r\n--{BOUNDARY}--\r\n".encode()
+    return head + data + tail, f"multipart/form-data; boundary={BOUNDARY}"
+
+
+def limit(folder: Path, data: bytes) -> tuple[float, float]:
+    """MD5 and SHA-256 of bytes, which are written and synced: wall and CPU milliseconds."""
+    started, cpu = time.perf_counter(), time.process_time()
+    md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
+    path = folder / secrets.token_hex(8)
+    with path.open("xb", buffering=0) as file:
+        for start in range(0, len(data), PIECE):
+            piece = data[start : start + PIECE]
+            md5.update(piece)
+            sha256.update(piece)
+            file.write(piece)
+        os.fsync(file.fileno())
+    wall, cpu = time.perf_counter() - started, time.process_time() - cpu
+    path.unlink()
+    return wall * 1e3, cpu * 1e3
+
+
+def upload(server: processes.Server, authorization: str, data: bytes) -> float:
+    """One upload over a connection that is open already: wall milliseconds."""
+    body, content_type = form(data)
+    connection = http.client.HTTPConnection(processes.HOST, server.port, timeout=60)
+    connection.connect()
+    started = time.perf_counter()
+    headers = {"Authorization": authorization, "Content-Type": content_type}
+    connection.request("POST", PATH, body, headers)
+    answer = connection.getresponse()
+    text = answer.read()
+    wall = (time.perf_counter() - started) * 1e3
+    connection.close()
+    if answer.status != 201:
+        raise RuntimeError(f"{answer.status} {text!r}")
+    return wall
+
+
+def rows(*, short: bool) -> Iterator[Row]:
+    with tempfile.TemporaryDirectory(prefix="imageapi-bench-", dir=_disk()) as name:
+        folder, secret = Path(name), secrets.token_urlsafe(48)
+        app = library.application(folder / "instance", secret)
+        library.fill(app, [(ALBUM, 0)])
+        library.close(app)
+        authorization = library.authorization(secret, int(time.time()) + 3600, ALBUM)
+        env = processes.environment(
+            folder / "instance", IMAGEAPI_SECRET_KEYS=secret, WEB_CONCURRENCY="1"
+        )
+        with processes.gunicorn("wsgi:app", env) as server:
+            for _ in range(3):
+                upload(server, authorization, picture(100_000))
+            yield from _times(server, authorization, folder, short=short)
+            yield from _growth(server, authorization, short=short)
+
+
+def _times(
+    server: processes.Server, authorization: str, folder: Path, *, short: bool
+) -> Iterator[Row]:
+    for name, (length, times, most) in SIZES.items():
+        turns = max(2, times // 10) if short else times
+        cpu, written = server.cpu(), sum(map(processes.written, server.workers))
+        ours, least = [], []
+        for _ in range(turns):
+            data = picture(length)
+            least.append(limit(folder, data))
+            ours.append(upload(server, authorization, data))
+        cpu = (server.cpu() - cpu) / turns
+        written = (sum(map(processes.written, server.workers)) - written) / turns
+        wall, wall_limit = median(ours), median(wall for wall, _ in least)
+        yield Row(f"upload of {name}, wall ms", wall, wall_limit, PEER, most)
+        yield Row(f"upload of {name}, CPU ms", cpu, median(cpu for _, cpu in least), PEER)
+        if most:
+            yield Row(f"upload of {name}, bytes written", written, length, "of the file", 1.1)
+
+
+def _growth(server: processes.Server, authorization: str, *, short: bool) -> Iterator[Row]:
+    kinds = {"behind the picture": picture, "in comment segments": segments}
+    for where, make in kinds.items():
+        (worker,) = server.workers
+        processes.forget_peak(worker)
+        before = processes.memory(worker, "VmRSS")
+        for _ in range(1 if short else 2):
+            upload(server, authorization, make(50 * MB))
+        grown = processes.memory(worker, "VmHWM") - before
+        what = f"worker's peak above its size before, MiB: 50 MB {where}"
+        yield Row(what, max(grown, 0.0), most=GROWTH_MIB, absolute=True)
+
+
+def _disk() -> Path | None:
+    """Where files reach a disk: a folder in memory has no fsync to speak of."""
+    place = Path("/var/tmp")  # noqa: S108
+    return place if place.is_dir() else None
