@@ -9,6 +9,7 @@ Source: ITU T.81 annex B, PNG 3rd edition §5 and §11, GIF89a, RFC 9649 (WebP),
 from __future__ import annotations
 
 import io
+import math
 import mmap
 import re
 import struct
@@ -24,6 +25,7 @@ from imageapi.imaging.limits import (
     MAX_SCANS,
     MAX_SEGMENTS,
     MAX_SUB_BLOCKS,
+    USUAL_SCANS,
     Limits,
 )
 from imageapi.imaging.tiff import Entry, Tiff
@@ -98,7 +100,8 @@ def jpeg(stream: BinaryIO, limits: Limits) -> Header:
                 if size is None:
                     break
                 if progressive or data[start] < components:
-                    _check_scans(data, start)
+                    most = max(USUAL_SCANS, USUAL_SCANS * limits.max_pixels // math.prod(size))
+                    _check_scans(data, start, min(most, MAX_SCANS))
                 return Header(size, exif=exif)
     raise broken("it has no frame header before its pixels")
 
@@ -119,14 +122,14 @@ def _segments(data: mmap.mmap) -> Iterator[tuple[int, int, int]]:
     raise broken(f"it has more than {MAX_SEGMENTS} segments")
 
 
-def _check_scans(data: mmap.mmap, place: int) -> None:
+def _check_scans(data: mmap.mmap, place: int, most: int) -> None:
     scans = 1
     for match in _IN_SCAN.finditer(data, place):
         if match[1][0] == _EOI:
             return
         scans += match[1][0] == _SOS
-        if scans > MAX_SCANS:
-            raise UndecodablePicture(f"The picture has too many scans; the limit is {MAX_SCANS}.")
+        if scans > most:
+            raise UndecodablePicture(f"The picture has too many scans; the limit is {most}.")
 
 
 # PNG -------------------------------------------------------------------------------------------

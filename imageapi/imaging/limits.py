@@ -21,9 +21,9 @@ MAX_CHUNKS = 50_000
 """PNG chunks; IDAT comes in pieces as small as the encoder's buffer."""
 MAX_SUB_BLOCKS = 400_000
 """GIF sub-blocks, of up to 255 bytes each."""
-MAX_SCANS = 64
-"""Scans of a progressive JPEG; encoders write about ten, each costs a pass over all pixels."""
-
+USUAL_SCANS, MAX_SCANS = 16, 64
+"""Scans of a progressive JPEG. Encoders write about ten; each costs a pass over all pixels, so that
+the largest pictures may have as many as is usual, and smaller ones more."""
 WALL_SECONDS = 30
 CPU_SECONDS = 15
 MEMORY_BYTES = 512 << 20
