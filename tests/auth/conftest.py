@@ -41,17 +41,16 @@ def seal(text: str, secret=SECRET, digest=hashlib.sha256) -> str:
     return f"{text}.{encode(hmac.digest(secret.encode(), text.encode(), digest))}"
 
 
-def insert_image(session, album_id: int) -> str:
-    """An image whose bytes and renditions are not there; answers its id."""
+def insert_image(session, album_id: int, **of_bytes) -> str:
+    """An image without renditions, nor bytes unless the columns of a stored object say where."""
     image_id = str(uuid.uuid4())
+    nowhere = {"key": f"{image_id[:2]}/{image_id}", "md5": "0" * 32, "bytes": 1}
     stored = models.StoredObject(
+        **{**nowhere, **of_bytes},
         album_id=album_id,
         storage="local",
-        key=f"{image_id[:2]}/{image_id}",
-        md5="0" * 32,
-        bytes=1,
         format="jpg",
-        width=48,
+        width=64,
         height=48,
         created_ms=1,
     )
@@ -63,7 +62,7 @@ def insert_image(session, album_id: int) -> str:
             album_id=album_id,
             object_id=stored.id,
             created_ms=1,
-            width=48,
+            width=64,
             height=48,
             infos="{}",
             exifs="{}",
