@@ -1,0 +1,434 @@
+"""Renditions of pictures made here: upright, cut, coloured, and nothing but pixels."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import struct
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageCms, ImageOps
+
+from imageapi import geometry
+from imageapi.geometry import Box, Crop, CropFault, Edit, Rendition, Size
+from imageapi.imaging import boxes, rendering
+from imageapi.imaging.limits import Limits
+from imageapi.imaging.probing import probe
+from imageapi.imaging.rendering import render
+from tests.imaging.pictures import (
+    ALL,
+    CORNERS,
+    FULL,
+    LARGE,
+    chunk,
+    corners,
+    exif,
+    jpeg_with_exif,
+    opened,
+    png,
+    saved,
+    seen_corners,
+    shorts,
+)
+from tests.servers.need import need_module
+
+LIMITS = Limits()
+WHOLE = Edit()
+
+
+def full(path: Path, edit: Edit = WHOLE) -> Image.Image:
+    """The decoded `full` rendition."""
+    return opened(render(path, edit, [FULL], LIMITS).files["full"])
+
+
+def close(one: tuple[int, ...], other: tuple[int, ...], most: int = 6) -> bool:
+    return all(abs(a - b) <= most for a, b in zip(one, other, strict=True))
+
+
+STORED = {
+    # how a picture must be stored so that this orientation stands it upright
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "AVIF", "TIFF", "HEIF"])
+@pytest.mark.parametrize("orientation", STORED)
+def test_every_orientation_in_every_format_is_upright_once(
+    tmp_path: Path, form: str, orientation: int
+):
+    picture = corners(96, 64)
+    if STORED[orientation] is not None:
+        picture = picture.transpose(STORED[orientation])
+    path = tmp_path / "x"
+    if form == "HEIF":
+        path.write_bytes(heic(picture, orientation))
+    else:
+        tags = Image.Exif()
+        tags[0x112] = orientation
+        saved(path, picture, form, exif=tags)
+    told = probe(path, LIMITS)
+    assert told.size == (96, 64)
+    assert told.orientation == orientation
+    assert seen_corners(full(path)) == [0, 1, 2, 3]
+    turned = full(path, Edit(Crop(0, 0, 48, 64), 90))
+    assert turned.size == (64, 48)
+    assert seen_corners(turned) == [2, 0, 2, 0]
+
+
+def heic(picture: Image.Image, orientation: int) -> bytes:
+    """A HEIC that is turned by its container; its EXIF says something else, which does not count."""
+    need_module("pillow_heif", install="pip install pillow-heif").register_heif_opener(
+        thumbnails=False
+    )
+    output = io.BytesIO()
+    tags = Image.Exif()
+    tags[0x112] = 3
+    picture.save(output, "HEIF", exif=tags)
+    data = output.getvalue()
+    turn, mirror = next(key for key, value in boxes._TURNED.items() if value == orientation)
+    data = _with_property(data, b"irot", bytes([turn]))
+    return data if mirror is None else _with_property(data, b"imir", bytes([mirror]))
+
+
+def test_an_avif_that_is_turned_has_no_exif_for_that(tmp_path: Path):
+    tags = Image.Exif()
+    tags[0x112] = 6
+    path = saved(tmp_path / "x", corners(), "AVIF", exif=tags)
+    with Image.open(path) as picture:
+        assert picture.getexif()[0x112] == 6  # which Pillow invents
+    assert probe(path, LIMITS).exifs == {}
+
+
+def test_a_clean_aperture_is_cut_out_before_the_turn(tmp_path: Path):
+    tags = Image.Exif()
+    tags[0x112] = 6
+    data = bytearray(saved(tmp_path / "x", corners(96, 64), "AVIF", exif=tags).read_bytes())
+    # the pasp box is of no use to anyone: its place among the properties becomes a clap's
+    clap = struct.pack(">IIIIiIiI", 40, 1, 32, 1, -28, 1, -16, 1)
+    data = _with_property(bytes(data), b"clap", clap)
+    path = tmp_path / "clap"
+    path.write_bytes(data)
+    told = probe(path, LIMITS)
+    assert told.size == (32, 40)
+    assert seen_corners(full(path)) == [0, 0, 0, 0]
+
+
+def _with_property(data: bytes, kind: bytes, content: bytes) -> bytes:
+    """An AVIF or HEIC with one more property of its primary item; offsets into the file move along."""
+    box = struct.pack(">I", len(content) + 8) + kind + content
+    ipco, ipma = data.index(b"ipco") - 4, data.index(b"ipma") - 4
+    ipco_length = int.from_bytes(data[ipco : ipco + 4], "big")
+    count = data[ipma + 8 + 4 + 4 + 2]
+    index = _count_boxes(data[ipco + 8 : ipco + ipco_length]) + 1
+    grown = {b"meta": len(box) + 1, b"iprp": len(box) + 1, b"ipco": len(box), b"ipma": 1}
+    place = data.index(b"iloc") + 4
+    result = bytearray(data)
+    for name, more in grown.items():
+        start = data.index(name) - 4
+        result[start : start + 4] = (
+            int.from_bytes(data[start : start + 4], "big") + more
+        ).to_bytes(4, "big")
+    # iloc version 0 with one extent an item: its base of four bytes moves, or its offset if it has none
+    base, items = data[place + 5] >> 4, int.from_bytes(data[place + 6 : place + 8], "big")
+    for item in range(items):
+        start = place + 8 + item * (14 + base) + (4 if base else 6)
+        offset = int.from_bytes(data[start : start + 4], "big") + len(box) + 1
+        result[start : start + 4] = offset.to_bytes(4, "big")
+    end = ipma + 8 + 4 + 4 + 2 + 1 + count
+    result[ipma + 18] = count + 1
+    return bytes(
+        result[: ipco + ipco_length]
+        + box
+        + result[ipco + ipco_length : end]
+        + bytes([index | 0x80])
+        + result[end:]
+    )
+
+
+def _count_boxes(data: bytes) -> int:
+    count = place = 0
+    while place < len(data):
+        place += int.from_bytes(data[place : place + 4], "big")
+        count += 1
+    return count
+
+
+@given(
+    st.tuples(st.integers(2, 60), st.integers(2, 60)),
+    st.sampled_from(list(rendering._UPRIGHT.values())),
+    st.data(),
+)
+def test_a_box_is_traced_back_through_every_turn(size: tuple[int, int], step, data: st.DataObject):
+    before = Image.new("L", size)
+    before.putdata([n % 251 for n in range(size[0] * size[1])])
+    after = before.transpose(step)
+    left, right = sorted(
+        data.draw(st.lists(st.integers(0, after.width), min_size=2, max_size=2, unique=True))
+    )
+    top, bottom = sorted(
+        data.draw(st.lists(st.integers(0, after.height), min_size=2, max_size=2, unique=True))
+    )
+    span = rendering._before(rendering._Span(left, top, right, bottom), Size(*after.size), step)
+    found = before.crop(tuple(map(int, span))).transpose(step)
+    assert found.tobytes() == after.crop((left, top, right, bottom)).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("orientation", "rotation"), list(itertools.product((1, 6, 7), geometry.ROTATIONS))
+)
+def test_crop_then_rotation_is_what_pillow_does_step_by_step(
+    tmp_path: Path, orientation: int, rotation: int
+):
+    path = tmp_path / "x"
+    noise = Image.effect_noise((90, 70), 60).convert("RGB")
+    path.write_bytes(jpeg_with_exif(exif([shorts(0x112, orientation)]), noise))
+    edit = Edit(Crop(3, 5, 50, 40), rotation)
+    expected = ImageOps.exif_transpose(Image.open(path)).crop((3, 5, 53, 45))
+    expected = expected.rotate(-rotation, expand=True)
+    probed, header = rendering.inspect(path, LIMITS)
+    found = rendering.compose(path, probed, header, edit, [FULL])["full"]
+    assert found.size == geometry.effective_size(probed.size, edit)
+    assert found.tobytes() == expected.tobytes()
+
+
+def test_a_crop_that_does_not_fit_is_the_callers_fault(tmp_path: Path):
+    with pytest.raises(CropFault):
+        render(saved(tmp_path / "x", corners(), "PNG"), Edit(Crop(0, 0, 97, 1)), ALL, LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("size", "sizes"),
+    [
+        ((48, 48), [(48, 48), (48, 48), (48, 48)]),
+        ((150, 300), [(150, 300), (150, 150), (100, 100)]),
+        ((2500, 1000), [(1920, 768), (200, 200), (100, 100)]),
+        ((4000, 20), [(1920, 10), (20, 20), (20, 20)]),
+    ],
+)
+def test_nothing_is_enlarged(tmp_path: Path, size: tuple[int, int], sizes: list[tuple[int, int]]):
+    for form in ("JPEG", "PNG"):
+        rendered = render(saved(tmp_path / "x", corners(*size), form), WHOLE, ALL, LIMITS)
+        assert list(rendered.sizes.values()) == sizes
+        assert [opened(data).size for data in rendered.files.values()] == sizes
+
+
+def test_a_jpeg_is_decoded_at_the_least_fraction_that_is_enough(tmp_path: Path, monkeypatch):
+    path = saved(tmp_path / "x", corners(1600, 1200), "JPEG")
+    decoded = []
+    real = rendering.decode
+
+    def spy(*given):
+        decoded.append(real(*given).size)
+        return real(*given)
+
+    monkeypatch.setattr(rendering, "decode", spy)
+    box = Rendition("box", 200, 200, "fit")
+    for edit in (WHOLE, Edit(Crop(0, 0, 500, 400)), Edit(Crop(0, 0, 150, 150))):
+        render(path, edit, [box], LIMITS)
+    assert decoded == [(200, 150), (800, 600), (1600, 1200)]
+
+
+@pytest.mark.parametrize(
+    ("mode", "form"),
+    [
+        ("RGBA", "PNG"),
+        ("LA", "PNG"),
+        ("P", "PNG"),
+        ("P", "GIF"),
+        ("RGBA", "WEBP"),
+        ("RGBA", "AVIF"),
+        ("RGBA", "TIFF"),
+    ],
+)
+def test_alpha_that_shows_is_kept(tmp_path: Path, mode: str, form: str):
+    picture = corners(40, 40).convert("RGBA")
+    picture.paste((0, 0, 0, 0), (20, 0, 40, 20))
+    options = {"lossless": True} if form == "WEBP" else {}
+    if mode == "P":
+        picture = picture.convert("RGB").quantize(8)
+        options["transparency"] = picture.getpixel((30, 10))
+    elif mode == "LA":
+        picture = picture.convert("LA")
+    rendered = render(saved(tmp_path / "x", picture, form, **options), WHOLE, ALL, LIMITS)
+    assert (rendered.extension, rendered.content_type) == ("png", "image/png")
+    seen = opened(rendered.files["full"]).convert("RGBA")
+    assert seen.getpixel((30, 10))[3] == 0
+    assert seen.getpixel((10, 10))[3] == 255
+
+
+def test_alpha_that_is_all_opaque_is_dropped(tmp_path: Path):
+    path = saved(tmp_path / "x", corners().convert("RGBA"), "PNG")
+    rendered = render(path, WHOLE, ALL, LIMITS)
+    assert (rendered.extension, rendered.content_type) == ("jpg", "image/jpeg")
+
+
+def test_the_extension_is_the_same_for_every_edit(tmp_path: Path):
+    picture = corners(40, 40).convert("RGBA")
+    picture.putpixel((39, 39), (0, 0, 0, 0))
+    path = saved(tmp_path / "x", picture, "PNG")
+    assert render(path, Edit(Crop(0, 0, 10, 10)), ALL, LIMITS).extension == "png"
+
+
+def test_hidden_colours_do_not_bleed(tmp_path: Path):
+    picture = Image.new("RGBA", (400, 400), (255, 0, 0, 0))
+    picture.paste((0, 0, 255, 255), (0, 0, 201, 400))
+    rendered = render(saved(tmp_path / "x", picture, "PNG"), WHOLE, [LARGE], LIMITS)
+    shown = [
+        pixel
+        for pixel in opened(rendered.files["large"]).convert("RGBA").get_flattened_data()
+        if pixel[3] > 8
+    ]
+    assert max(pixel[0] for pixel in shown) <= 2
+
+
+def profile(colorants: str) -> bytes:
+    """An sRGB profile with its primaries in another order, such as `rGB` to `GRB`."""
+    data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    count = int.from_bytes(data[128:132], "big")
+    places = {}
+    for entry in range(132, 132 + 12 * count, 12):
+        places[bytes(data[entry : entry + 4])] = bytes(data[entry + 4 : entry + 12])
+        if bytes(data[entry : entry + 4]) in {b"rXYZ", b"gXYZ", b"bXYZ"}:
+            data[entry] = ord(dict(zip("rgb", colorants, strict=True))[chr(data[entry])])
+    return bytes(data)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "AVIF", "TIFF"])
+def test_colours_come_through_the_profile(tmp_path: Path, form: str):
+    options = {"icc_profile": profile("grb")}
+    options |= {"quality": 95, "subsampling": 0} if form == "JPEG" else {}
+    options |= {"lossless": True} if form == "WEBP" else {}
+    path = saved(tmp_path / "x", Image.new("RGB", (40, 40), (250, 40, 10)), form, **options)
+    pixel = full(path).getpixel((20, 20))
+    assert close(pixel, (40, 250, 10), 12)
+
+
+@pytest.mark.parametrize("data", [b"", b"no profile", profile("rgb")[:200], b"\0" * 5_000_000])
+def test_a_profile_that_is_none_is_ignored(tmp_path: Path, data: bytes):
+    path = saved(tmp_path / "x", corners(), "JPEG", icc_profile=data)
+    assert seen_corners(full(path)) == [0, 1, 2, 3]
+
+
+def test_a_profile_for_other_channels_is_ignored(tmp_path: Path):
+    path = saved(tmp_path / "x", corners().convert("L"), "JPEG", icc_profile=profile("rgb"))
+    assert full(path).size == (96, 64)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "TIFF"])
+def test_cmyk_becomes_rgb(tmp_path: Path, form: str):
+    picture = Image.new("CMYK", (40, 40), (0, 255, 255, 0))
+    assert close(full(saved(tmp_path / "x", picture, form)).getpixel((9, 9)), (255, 0, 0), 8)
+
+
+def test_cmyk_without_adobes_mark_is_not_inverted(tmp_path: Path):
+    output = io.BytesIO()
+    Image.new("CMYK", (40, 40), (255, 0, 0, 255)).save(output, "JPEG")
+    data = output.getvalue()
+    mark = data.index(b"\xff\xee")
+    length = int.from_bytes(data[mark + 2 : mark + 4], "big")
+    path = tmp_path / "x"
+    path.write_bytes(data[:mark] + data[mark + 2 + length :])
+    # Adobe's are stored inverted; without its mark the same bytes mean (0, 255, 255, 0)
+    assert close(full(path).getpixel((9, 9)), (255, 0, 0), 8)
+
+
+@pytest.mark.parametrize(
+    ("colour", "row", "expected"),
+    [
+        (0, struct.pack(">HH", 0x80FF, 0xFFFF), [(128,), (255,)]),
+        (2, struct.pack(">6H", 0x80FF, 0, 0xFFFF, 0, 0x40FF, 0), [(128, 0, 255), (0, 64, 0)]),
+        (4, struct.pack(">4H", 0x80FF, 0xFFFF, 0x20FF, 0), [(128, 255), (32, 0)]),
+        (6, struct.pack(">8H", 0x80FF, 0, 0, 0xFFFF, 0, 0, 0, 0), [(128, 0, 0, 255), (0, 0, 0, 0)]),
+    ],
+)
+def test_sixteen_bits_become_their_upper_eight(tmp_path: Path, colour: int, row: bytes, expected):
+    path = tmp_path / "x.png"
+    path.write_bytes(png([row], 2, colour, 16))
+    probed, header = rendering.inspect(path, LIMITS)
+    found = rendering.compose(path, probed, header, WHOLE, [FULL])["full"]
+    if found.mode == "RGBA" and len(expected[0]) == 2:
+        expected = [(light, light, light, alpha) for light, alpha in expected]
+    pixels = [found.getpixel((x, 0)) for x in (0, 1)]
+    assert [pixel if isinstance(pixel, tuple) else (pixel,) for pixel in pixels] == expected
+
+
+@pytest.mark.parametrize(
+    ("colour", "depth", "row", "key"),
+    [
+        (0, 1, b"\x40", struct.pack(">H", 0)),
+        (0, 8, b"\x40\x80", struct.pack(">H", 0x40)),
+        (0, 16, b"\x12\x34\x12\x35", struct.pack(">H", 0x1234)),
+        (2, 8, b"\1\2\3\1\2\4", struct.pack(">3H", 1, 2, 3)),
+        (2, 16, bytes(range(12)), struct.pack(">3H", 0x0001, 0x0203, 0x0405)),
+    ],
+)
+def test_a_transparent_colour_is_transparent(tmp_path: Path, colour, depth, row, key):
+    path = tmp_path / "x.png"
+    path.write_bytes(png([row], 2, colour, depth, before=chunk(b"tRNS", key)))
+    seen = full(path).convert("RGBA")
+    assert [seen.getpixel((x, 0))[3] for x in (0, 1)] == [0, 255]
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "I;16", "I", "F", "CMYK", "YCbCr", "LAB", "RGBA"])
+def test_every_mode_of_a_tiff_is_shown(tmp_path: Path, mode: str):
+    grey = Image.linear_gradient("L").resize((64, 64))
+    picture = grey.convert("RGB").convert(mode) if mode != "LAB" else Image.merge("LAB", [grey] * 3)
+    if mode == "I;16":
+        picture = grey.convert("I").point(lambda value: value * 257).convert("I;16")
+    seen = full(saved(tmp_path / "x", picture, "TIFF")).convert("L")
+    assert seen.getpixel((32, 60)) > seen.getpixel((32, 3)) + 60
+
+
+def test_the_first_frame_stands_for_all(tmp_path: Path):
+    frames = [Image.new("RGB", (20, 20), colour) for colour in CORNERS]
+    for form in ("GIF", "WEBP", "PNG", "AVIF", "TIFF"):
+        path = saved(tmp_path / "x", frames[0], form, save_all=True, append_images=frames[1:])
+        assert close(full(path).convert("RGB").getpixel((10, 10)), CORNERS[0], 12), form
+
+
+def test_an_mpo_is_a_jpeg(tmp_path: Path):
+    path = saved(
+        tmp_path / "x", corners(), "MPO", save_all=True, append_images=[Image.new("RGB", (96, 64))]
+    )
+    assert probe(path, LIMITS).format == "jpg"
+    assert seen_corners(full(path)) == [0, 1, 2, 3]
+
+
+def test_a_progressive_and_a_grey_jpeg(tmp_path: Path):
+    assert seen_corners(full(saved(tmp_path / "x", corners(), "JPEG", progressive=True))) == [
+        0,
+        1,
+        2,
+        3,
+    ]
+    assert full(saved(tmp_path / "x", corners().convert("L"), "JPEG")).mode == "L"
+
+
+def test_exif_after_the_pixels_of_a_png(tmp_path: Path):
+    path = tmp_path / "x"
+    row = bytes([*CORNERS[0], *CORNERS[1]])
+    path.write_bytes(png([row], 2, 2, 8, after=chunk(b"eXIf", exif([shorts(0x112, 6)]))))
+    assert probe(path, LIMITS).size == (1, 2)
+    assert full(path).size == (1, 2)
+
+
+def test_small_sizes_are_cut_from_what_has_their_pixels():
+    whole = geometry.plan(Size(4000, 3000), FULL)
+    large = geometry.plan(Size(4000, 3000), LARGE)
+    assert rendering._holds(whole, large)
+    assert not rendering._holds(large, whole)
+    strip = Size(4000, 20)
+    assert not rendering._holds(geometry.plan(strip, FULL), geometry.plan(strip, LARGE))
+    assert rendering._holds(
+        geometry.Plan(Box(0, 0, 10, 10), Size(5, 5)), geometry.Plan(Box(2, 2, 8, 8), Size(3, 3))
+    )
