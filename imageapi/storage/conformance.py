@@ -51,6 +51,7 @@ from imageapi.storage.backend import (
     original_key,
     rendition_key,
 )
+from imageapi.storage.signing import SignedURLs
 from imageapi.storage.storages import Storage
 
 _KIB, _MIB = 1024, 1024 * 1024
@@ -180,6 +181,20 @@ def picture(key: str | None = None, revision: int = 1) -> Picture:
 def kept(image: Picture, name: str = "full") -> str:
     """The key of a rendition."""
     return rendition_key(image.image_id, image.revision, name, image.extension)
+
+
+def served(backend: Backend, url: str) -> Answer:
+    """What the application answers to a URL of `SignedURLs`: the signature first, then the bytes."""
+    parts, context = urlsplit(url), backend.context
+    prefix, _, path = parts.path.removeprefix("/").partition("/")
+    name, _, key = path.partition("/")
+    valid = SignedURLs(context.secret_keys).verify(name, key, parts.query, time.time())
+    if prefix != "files" or name != context.name or not valid:
+        return Answer(404, b"")
+    try:
+        return Answer(200, read(Storage(backend), key))
+    except StorageNotFound:
+        return Answer(404, b"")
 
 
 def at_once(number: int, work: Callable[[int], object]) -> None:

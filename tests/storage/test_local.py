@@ -7,9 +7,7 @@ import resource
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -18,12 +16,10 @@ from imageapi.errors import (
     StorageCorrupt,
     StorageError,
     StorageFull,
-    StorageNotFound,
     StorageUnavailable,
 )
 from imageapi.storage.backend import Context, original_key
 from imageapi.storage.conformance import (
-    Answer,
     Conformance,
     Harness,
     kept,
@@ -31,10 +27,10 @@ from imageapi.storage.conformance import (
     picture,
     put,
     read,
+    served,
     staged,
 )
 from imageapi.storage.local import LocalBackend, LocalOptions
-from imageapi.storage.signing import SignedURLs
 from imageapi.storage.storages import Storage
 from tests.servers.need import need
 
@@ -43,6 +39,7 @@ SECRETS = ("a newest secret of at least 32 bytes", "an older secret of at least 
 
 class LocalHarness(Harness):
     page = 300
+    backend = LocalBackend
 
     def __init__(self, folder):
         self.root = folder / "root"
@@ -50,24 +47,15 @@ class LocalHarness(Harness):
         self.context = Context("local", folder / "instance", SECRETS)
 
     def open(self):
-        return LocalBackend(LocalOptions(root=self.root), self.context)
+        return self.backend(LocalOptions(root=self.root), self.context)
 
     def absent(self):
         file = self.root.parent / "a file"
         file.touch()
-        return LocalBackend(LocalOptions(root=file / "root"), self.context)
+        return self.backend(LocalOptions(root=file / "root"), self.context)
 
     def fetch(self, url):
-        """As the application serves it: the signature first, then the bytes."""
-        parts = urlsplit(url)
-        prefix, name, key = (*parts.path[1:].split("/", 2), "", "")[:3]
-        urls = SignedURLs(SECRETS)
-        if prefix != "files" or not urls.verify(name, key, parts.query, time.time()):
-            return Answer(404, b"")
-        try:
-            return Answer(200, read(Storage(self.open()), key))
-        except StorageNotFound:
-            return Answer(404, b"")
+        return served(self.open(), url)
 
     @contextlib.contextmanager
     def denied(self):
