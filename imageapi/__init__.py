@@ -10,7 +10,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from imageapi import catalog, cli, extensions, telemetry
 from imageapi.auth import guard
 from imageapi.auth.revocation import Authority
-from imageapi.blueprints import albums, files, images, ops, problems, responses, shares
+from imageapi.blueprints import albums, files, images, ops, problems, responses, shares, tags
 from imageapi.catalog import background
 from imageapi.settings import Settings, load, unknown, variable
 
@@ -40,6 +40,7 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
     responses.init_app(app)
     app.register_blueprint(images.blueprint, url_prefix=API)
     app.register_blueprint(albums.blueprint, url_prefix=API)
+    app.register_blueprint(tags.blueprint, url_prefix=API)
     app.register_blueprint(shares.blueprint, url_prefix=API)
     app.register_blueprint(files.blueprint)
     app.register_blueprint(ops.blueprint)

@@ -12,7 +12,7 @@ import functools
 import json
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -25,9 +25,10 @@ from imageapi.auth.policy import Ability, Access, AlbumFacts, ShareFacts
 from imageapi.auth.revocation import Authority, Snapshot
 from imageapi.errors import AccessDenied, NotFound, Unauthorized
 from imageapi.extensions import Row, read
-from imageapi.models import Album, Image, Share
+from imageapi.models import Album, Image, Share, Tag, TagImage
 
 API = "/api/"
+_OPEN = (Access.PUBLIC, Access.SIGNED)
 
 _SHARE: list[Any] = [
     Share.id.label("share_id"),
@@ -66,13 +67,27 @@ _ALBUM = _guarded(
 )
 _ALBUM_ROW = _guarded(models.ALBUMS.where(Album.id == sa.bindparam("album_id")))
 
+_OF_ITS_ALBUM = (Album.issuer, Album.public_id, Album.owner, models.GENERATION)
+_TAG = _guarded(
+    sa.select(*Tag.__table__.columns, *_OF_ITS_ALBUM)
+    .join(Album, Album.id == Tag.album_id)
+    .where(Tag.id == sa.bindparam("tag_id"), Album.deleted_ms.is_(None))
+)
+_TAG_IMAGE = _guarded(
+    sa.select(TagImage.id, Tag.album_id, *_OF_ITS_ALBUM)
+    .join(Tag, Tag.id == TagImage.tag_id)
+    .join(Album, Album.id == Tag.album_id)
+    .where(TagImage.id == sa.bindparam("tag_image_id"), Album.deleted_ms.is_(None))
+)
 _ASKED = orm.aliased(Share)
 _SHARED = _guarded(
-    sa.select(
-        _ASKED.id, _ASKED.album_id, Album.issuer, Album.public_id, Album.owner, models.GENERATION
-    )
+    sa.select(_ASKED.id, _ASKED.album_id, *_OF_ITS_ALBUM)
     .join(Album, Album.id == _ASKED.album_id)
-    .where(_ASKED.id == sa.bindparam("share_id"), _ASKED.revoked_ms.is_(None))
+    .where(
+        _ASKED.id == sa.bindparam("share_id"),
+        _ASKED.revoked_ms.is_(None),
+        Album.deleted_ms.is_(None),
+    )
 )
 
 
@@ -104,7 +119,7 @@ def authenticate() -> None:
     """
     endpoint = request.endpoint
     rule = policy.POLICY[endpoint] if endpoint else None
-    if isinstance(rule, Access) or (rule is None and not request.path.startswith(API)):
+    if rule in _OPEN or (rule is None and not request.path.startswith(API)):
         return
     try:
         text = tokens.credential(request.environ.get("HTTP_AUTHORIZATION"))
@@ -165,13 +180,81 @@ def album_of_list(public_id: str) -> Row | None:
 
 def share(share_id: uuid.UUID) -> Row:
     """The live share with its album: `id`, `album_id`, and what was decided by. Raises as `image`."""
-    rows = read(_SHARED.choose(), share_id=str(share_id), share=g.token.share)
+    return _inside(_SHARED, {"share_id": str(share_id)})
+
+
+def tag(tag_id: uuid.UUID) -> Row:
+    """The tag, with what its album was decided by. Raises as `image`."""
+    return _inside(_TAG, {"tag_id": str(tag_id)})
+
+
+def tag_image(tag_image_id: uuid.UUID) -> Row:
+    """The tag image: `id` and `album_id`, and what its album was decided by. Raises as `image`."""
+    return _inside(_TAG_IMAGE, {"tag_image_id": str(tag_image_id)})
+
+
+def _inside(guarded: _Guarded, key: Mapping[str, str]) -> Row:
+    rows = read(guarded.choose(), **key, share=g.token.share)
     if not _present(rows):
         raise NotFound
     row = rows[0]
     if not _permitted(row, AlbumFacts(row.album_id, row.issuer, row.public_id, row.owner)):
         raise NotFound
     return row
+
+
+def user() -> str:
+    """The user that the token names.
+
+    Raises:
+        AccessDenied: it names none.
+    """
+    user_id: str | None = g.token.user_id
+    if user_id is None:
+        raise AccessDenied
+    return user_id
+
+
+def reached(albums: Sequence[Row]) -> list[Row]:
+    """Those of the albums that the token's user lists that no revocation keeps from the token.
+
+    Args:
+        albums: rows of `models.ALBUMS` that the token opens by its entries or as their owner.
+    """
+    if _present(albums) and albums[0].generation != g.snapshot.generation:
+        _stand_again(authority().at(albums[0].generation))
+    g.decided = True
+    return [row for row in albums if not g.snapshot.revoked_for_album(g.token, row.id)]
+
+
+def album_made(public_id: str) -> Row:
+    """The album that the token's user has made, whatever the route's rule; sets what it may do there.
+
+    Raises:
+        NotFound: it is gone, or the token does not reach it.
+    """
+    rows = read(_ALBUM.choose(), issuer=g.token.issuer, public_id=public_id, share=g.token.share)
+    abilities = policy.abilities(g.token, _facts(rows[0])) if _present(rows) else None
+    if abilities is None:
+        raise NotFound
+    g.abilities = abilities
+    return rows[0]
+
+
+def confirm_user(session: orm.Session) -> None:
+    """See that the token still counts, inside the transaction that is about to write for its user."""
+    _stand_again(authority().at(session.scalars(sa.select(models.Generation.value)).one()))
+    g.decided = True
+
+
+def demand_owner(album: Row) -> None:
+    """See that the token's user owns the album just decided about.
+
+    Raises:
+        AccessDenied: another does.
+    """
+    if album.owner is None or g.token.user_id != album.owner:
+        raise AccessDenied
 
 
 def demand(ability: Ability) -> None:
@@ -225,7 +308,7 @@ def _permitted(row: Any, album: AlbumFacts) -> bool:
     except tokens.TokenFault as fault:
         raise Unauthorized from fault
     rule = policy.POLICY[request.endpoint or ""]
-    if isinstance(rule, Access) or rule.isdisjoint(granted):
+    if rule is not Access.ENTRY and (isinstance(rule, Access) or rule.isdisjoint(granted)):
         raise AccessDenied
     g.abilities = granted
     g.decided = True
@@ -261,6 +344,7 @@ def _live_share(row: Any) -> ShareFacts:
 
 def _demand_decision(response: Response) -> Response:
     rule = policy.POLICY.get(request.endpoint or "")
-    if response.status_code < 300 and isinstance(rule, frozenset) and "decided" not in g:
+    guarded = rule is not None and rule not in _OPEN
+    if guarded and response.status_code < 300 and "decided" not in g:
         raise RuntimeError(f"{request.endpoint} answered without a decision of the guard")
     return response

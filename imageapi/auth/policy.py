@@ -36,6 +36,8 @@ class Access(enum.Enum):
 
     PUBLIC = "no token is needed"
     SIGNED = "the URL itself is signed"
+    USER = "the token names a user"
+    ENTRY = "the token has an entry for the album, or its user owns it"
 
 
 Rule = frozenset[Ability] | Access
@@ -56,6 +58,17 @@ POLICY: Mapping[str, Rule] = {
     "images.original": _any(Ability.IMAGE_DOWNLOAD),
     "albums.upload_image": _any(Ability.IMAGE_UPLOAD),
     "albums.list_images": _any(Ability.IMAGE_LIST),
+    "albums.list_untagged": _any(Ability.IMAGE_LIST),
+    "albums.create": Access.USER,
+    "albums.index": Access.USER,
+    "albums.show": _any(Ability.SEE),
+    "albums.update": _any(Ability.RENAME),
+    "albums.delete": _any(Ability.IMAGE_DELETE),
+    "albums.stats": _any(Ability.STATS),
+    "tags.index": Access.ENTRY,
+    "tags.list_images": _any(Ability.IMAGE_TAG, Ability.SEE),
+    "tags.put_on": _any(Ability.IMAGE_TAG),
+    "tags.take_off": _any(Ability.IMAGE_TAG),
     "shares.create": _any(Ability.IMAGE_SHARE),
     "shares.index": _any(Ability.IMAGE_SHARE),
     "shares.delete": _any(Ability.IMAGE_SHARE),
@@ -69,6 +82,17 @@ ACCESS_HEADERS: Mapping[str, Mapping[str, Ability]] = {
     "images.show": {
         "X-access-crop": Ability.IMAGE_CROP,
         "X-access-rotate": Ability.IMAGE_ROTATE,
+    },
+    "albums.show": {
+        f"X-access-{ability}": ability
+        for ability in (
+            Ability.IMAGE_DELETE,
+            Ability.IMAGE_UPLOAD,
+            Ability.IMAGE_SHARE,
+            Ability.IMAGE_ROTATE,
+            Ability.IMAGE_CROP,
+            Ability.STATS,
+        )
     },
 }
 """Endpoint to the headers that tell a client what it may do next, in contract order."""

@@ -56,6 +56,14 @@ class Snapshot:
         if self.revoked:
             self._check(token, "album", token.issuer, str(album_id))
 
+    def revoked_for_album(self, token: Token, album_id: int) -> bool:
+        """Whether `check_album` would raise."""
+        try:
+            self.check_album(token, album_id)
+        except Revoked:
+            return True
+        return False
+
     def _check(self, token: Token, kind: str, issuer: str, subject: str) -> None:
         at = self.revoked.get((kind, issuer, subject))
         if at is not None and (token.issued_at is None or token.issued_at <= at):

@@ -39,12 +39,18 @@ class Request:
         self._once.describe(fields, sha256)
         return self._once.made
 
-    def confirming(self, album_id: int | None, status: int) -> Confirm:
+    def confirming(self, album_id: int, status: int) -> Confirm:
         """Decides about the album again inside a write, and keeps what it makes under the key."""
         return functools.partial(self._confirm, album_id, status)
 
+    def confirming_user(self, status: int) -> Confirm:
+        """As `confirming`, for what needs no album but a user."""
+        return functools.partial(self._confirm, None, status)
+
     def _confirm(self, album_id: int | None, status: int, session: orm.Session, made: str) -> None:
-        if album_id is not None:
+        if album_id is None:
+            guard.confirm_user(session)
+        else:
             guard.confirm(album_id, session)
         if self._once is not None:
             self._once.record(session, made, status)

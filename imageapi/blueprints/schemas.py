@@ -12,7 +12,7 @@ import functools
 import json
 import re
 import zoneinfo
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import marshmallow
@@ -24,8 +24,23 @@ from imageapi.catalog import renditions
 from imageapi.errors import FieldFault, InvalidFields
 from imageapi.extensions import Row
 from imageapi.geometry import ROTATIONS
+from imageapi.storage.backend import UploadForm
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
+
+
+FORMATS = ("jpg", "png", "gif", "webp", "avif", "tiff", "heic")
+"""The formats of `infos`."""
+
+
+class Text(fields.String):
+    """A text that every database can keep: no NUL, no half of a surrogate pair."""
+
+    def _deserialize(self, *args: Any, **options: Any) -> str:
+        text = super()._deserialize(*args, **options)
+        if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+            raise self.make_error("invalid_utf8")
+        return text
 
 
 class Number(fields.Float):
@@ -70,10 +85,17 @@ def load(schema: marshmallow.Schema, values: Mapping[str, Any]) -> dict[str, Any
         data: dict[str, Any] = schema.load(values)
     except marshmallow.ValidationError as error:
         faults: dict[str, Any] = error.normalized_messages()  # type: ignore[no-untyped-call]
-        raise InvalidFields(
-            errors=[FieldFault(name, " ".join(map(str, texts))) for name, texts in faults.items()]
-        ) from error
+        raise InvalidFields(errors=list(_faults(faults, ""))) from error
     return data
+
+
+def _faults(messages: Mapping[str, Any], outer: str) -> Iterator[FieldFault]:
+    for name, texts in messages.items():
+        field = f"{outer}[{name}]" if outer else str(name)
+        if isinstance(texts, dict):
+            yield from _faults(texts, field)
+        else:
+            yield FieldFault(field, " ".join(map(str, texts)))
 
 
 class Whole(fields.Integer):
@@ -96,6 +118,24 @@ class ImageEdit(marshmallow.Schema):
     crop_h = Number()
 
 
+class AlbumFields(marshmallow.Schema):
+    """What may be said of an album."""
+
+    public_id = Text()
+
+
+class AlbumBody(marshmallow.Schema):
+    """The body that makes or renames an album: `album[public_id]`."""
+
+    album = fields.Nested(AlbumFields)
+
+
+class TagImagesBody(marshmallow.Schema):
+    """The images that a tag is put on."""
+
+    image_ids = fields.List(Text(), required=True, validate=validate.Length(1, 1000))
+
+
 class Nothing(marshmallow.Schema):
     """No field at all."""
 
@@ -103,6 +143,18 @@ class Nothing(marshmallow.Schema):
 def edit(values: Mapping[str, Any]) -> dict[str, float]:
     """The fields of an edit that were sent; their bounds are the picture's, not ours."""
     return load(ImageEdit(), values)
+
+
+def album_id(values: Mapping[str, Any]) -> str | None:
+    """The album id that a body asks for, None where it asks for none; its rule is the catalog's."""
+    public_id: str | None = load(AlbumBody(), values).get("album", {}).get("public_id")
+    return public_id
+
+
+def image_ids(values: Mapping[str, Any]) -> list[str]:
+    """The images that a tag is put on, in the order sent."""
+    found: list[str] = load(TagImagesBody(), values)["image_ids"]
+    return found
 
 
 def nothing(values: Mapping[str, Any]) -> None:
@@ -114,12 +166,12 @@ class ShareRequest(marshmallow.Schema):
     """What a share is asked to be."""
 
     abilities = fields.List(
-        fields.String(validate=validate.OneOf([*Ability])),
+        Text(validate=validate.OneOf([*Ability])),
         required=True,
         validate=validate.Length(1),
     )
     expires_in = Whole(required=True)
-    label = fields.String(load_default=None, allow_none=True, validate=validate.Length(max=128))
+    label = Text(load_default=None, allow_none=True, validate=validate.Length(max=128))
 
 
 def share(values: Mapping[str, Any], own: Collection[Ability]) -> dict[str, Any]:
@@ -160,6 +212,44 @@ def image(row: Row) -> str:
         f',"crop_x":{row.crop_x!r},"crop_y":{row.crop_y!r}'
         f',"crop_w":{row.crop_w!r},"crop_h":{row.crop_h!r},"album_id":{dump(row.album)}'
         f',"thumbnails":{dump(renditions.thumbnails(row))}}}'
+    )
+
+
+def album(row: Row, form: UploadForm | None, newest: Sequence[Row]) -> str:
+    """The album block as JSON text, from a row of `models.ALBUMS` and its newest images."""
+    return (
+        f'{{"public_id":{dump(row.public_id)},"upload_form":{dump(form)}'
+        f',"images_count":{row.images_count},"views_count":{row.views_count}'
+        f',"thumbnails":[{",".join(map(image, newest))}]}}'
+    )
+
+
+def album_item(row: Row, newest: Sequence[Row]) -> str:
+    """An album of a list as JSON text."""
+    return (
+        f'{{"public_id":{dump(row.public_id)},"images_count":{row.images_count}'
+        f',"thumbnails":[{",".join(map(image, newest))}]}}'
+    )
+
+
+def tag(row: Row) -> str:
+    """The tag block as JSON text, from a row of `tag`."""
+    return _tag(row.id, row.created_ms, row.name, row.label)
+
+
+def tag_image(row: Row) -> str:
+    """An image with a tag that it carries, as JSON text; see `catalog.tags.images`."""
+    tag_text = _tag(row.tag_id, row.tag_created_ms, row.tag_name, row.tag_label)
+    return (
+        f'{{"id":"{row.tag_image_id}","created_at":"{moment(row.tagged_ms)}","user":{dump(row.user)}'
+        f',"image":{image(row)},"tag":{tag_text}}}'
+    )
+
+
+def _tag(tag_id: str, created_ms: int, name: str, label: str) -> str:
+    return (
+        f'{{"id":"{tag_id}","created_at":"{moment(created_ms)}"'
+        f',"name":{dump(name)},"label":{dump(label)}}}'
     )
 
 

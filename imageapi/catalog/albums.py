@@ -2,21 +2,45 @@
 
 from __future__ import annotations
 
+import time
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import orm
 
-from imageapi.catalog import library, now_ms
-from imageapi.errors import Conflict, FieldFault, InvalidFields
+from imageapi.catalog import edits, library, now_ms, work
+from imageapi.catalog.images import Confirm, agreed
+from imageapi.errors import Conflict, FieldFault, InvalidFields, NotFound, StorageUnavailable
 from imageapi.extensions import Row, read, transaction
-from imageapi.models import ALBUMS, ID_LENGTH, Album, StoredObject
+from imageapi.models import (
+    ALBUMS,
+    ID_LENGTH,
+    Album,
+    AlbumViews,
+    Image,
+    ReservedID,
+    Share,
+    StoredObject,
+    Tag,
+)
+from imageapi.storage.backend import UploadForm
 
 ID_FIELD = "album[public_id]"
 FORBIDDEN = r"/\?#%,"
 
 _FIND = ALBUMS.where(
     Album.issuer == sa.bindparam("issuer"), Album.public_id == sa.bindparam("public_id")
+)
+_ONE = ALBUMS.where(Album.id == sa.bindparam("album_id"))
+_IMAGES = sa.select(Image.id).where(Image.album_id == sa.bindparam("album_id")).limit(100)
+_FORMATS = (
+    sa.select(StoredObject.format, sa.func.count().label("images"))
+    .join(Image, Image.object_id == StoredObject.id)
+    .where(Image.album_id == sa.bindparam("album_id"))
+    .group_by(StoredObject.format)
+    .order_by(StoredObject.format)
 )
 _ALL = ALBUMS.order_by(Album.issuer, Album.public_id)
 
@@ -80,7 +104,13 @@ def every() -> Sequence[Row]:
     return read(_ALL)
 
 
-def create(public_id: str, owner: str, issuer: str = "", storage: str | None = None) -> Row:
+def create(
+    public_id: str,
+    owner: str,
+    issuer: str = "",
+    storage: str | None = None,
+    confirm: Confirm = agreed,
+) -> Row:
     """Make an album.
 
     Args:
@@ -88,10 +118,11 @@ def create(public_id: str, owner: str, issuer: str = "", storage: str | None = N
         owner: a user id of that issuer.
         issuer: "" is the operator.
         storage: where its images will be; None: where `IMAGEAPI_STORAGE` says.
+        confirm: asked inside the write, with the album's id; may raise to refuse.
     Returns: the row, of `models.ALBUMS`.
     Raises:
         InvalidFields: an id breaks its rule.
-        Conflict: the issuer has an album of this id.
+        Conflict: the issuer has an album of this id, or the id was another owner's a short time ago.
         StorageUnavailable: the storage is unknown or not configured.
     """
     check_id(public_id)
@@ -108,10 +139,134 @@ def create(public_id: str, owner: str, issuer: str = "", storage: str | None = N
     )
     try:
         with transaction() as session:
+            _demand_free(session, issuer, public_id, owner)
             session.add(album)
+            session.flush()
+            confirm(session, public_id)
     except sa.exc.IntegrityError as error:
         raise Conflict(f"There is an album {public_id!r} already.") from error
-    return read(ALBUMS.where(Album.id == album.id))[0]
+    return get(album.id)
+
+
+def get(album_id: int) -> Row:
+    """The album whose row has this id, a row of `models.ALBUMS`.
+
+    Raises:
+        NotFound: it was deleted.
+    """
+    rows = read(_ONE, album_id=album_id)
+    if not rows:
+        raise NotFound
+    return rows[0]
+
+
+def rename(album: Row, public_id: str, confirm: Confirm = agreed) -> None:
+    """Give an album another id; the old one is unknown at once, and kept for its owner for a while.
+
+    Args:
+        album: of `models.ALBUMS`.
+    Raises:
+        InvalidFields, Conflict: as `create`.
+    """
+    check_id(public_id)
+    if public_id == album.public_id:
+        return
+    try:
+        with transaction() as session:
+            confirm(session, public_id)
+            _demand_free(session, album.issuer, public_id, album.owner)
+            of_album = sa.update(Album).where(Album.id == album.id)
+            session.execute(of_album.values(public_id=public_id))
+            _reserve(session, album)
+    except sa.exc.IntegrityError as error:
+        raise Conflict(f"There is an album {public_id!r} already.") from error
+
+
+def delete(album: Row, confirm: Confirm = agreed) -> None:
+    """Delete an album: gone for everybody when this returns; its images and bytes go after it."""
+    with transaction() as session:
+        confirm(session, album.public_id)
+        # No id that can be asked for has a slash: the tombstone is in nobody's way.
+        tombstone = {"public_id": f"/{album.id}", "deleted_ms": now_ms()}
+        session.execute(sa.update(Album).where(Album.id == album.id).values(**tombstone))
+        _reserve(session, album)
+        work.record(session, "empty_album", {"album": album.id})
+
+
+def _demand_free(session: orm.Session, issuer: str, public_id: str, owner: str | None) -> None:
+    reserved = session.get(ReservedID, (issuer, public_id))
+    if reserved is None:
+        return
+    if reserved.owner != owner and reserved.until_ms > now_ms():
+        raise Conflict(f"The id {public_id!r} was another owner's a short time ago.")
+    session.delete(reserved)
+
+
+def _reserve(session: orm.Session, album: Row) -> None:
+    until_ms = now_ms() + library().settings.token_max_age * 1000
+    name = {"issuer": album.issuer, "public_id": album.public_id}
+    session.merge(ReservedID(**name, owner=album.owner, until_ms=until_ms))
+
+
+@work.kind("empty_album")
+def _empty(payload: dict[str, Any]) -> None:
+    """Remove the images of a deleted album, a batch a transaction, then its row."""
+    album_id = payload["album"]
+    while rows := read(_IMAGES, album_id=album_id):
+        with transaction() as session:
+            todo = edits.remove(session, [row.id for row in rows])
+        for number in todo:
+            work.run(number)
+    with transaction() as session:
+        for model in (Tag, Share, AlbumViews, StoredObject):
+            session.execute(sa.delete(model).where(model.album_id == album_id))
+        session.execute(sa.delete(Album).where(Album.id == album_id))
+
+
+def opened_by(
+    issuer: str,
+    owner: str,
+    entries: Collection[str],
+    seen: Collection[str],
+    limit: int,
+    after: tuple[int, int] | None,
+) -> tuple[Sequence[Row], tuple[int, int] | None]:
+    """A page of the albums that a token opens, newest first.
+
+    Args:
+        issuer: of the token.
+        owner: its user, whose albums they are unless an entry says otherwise.
+        entries: the album ids that it has an entry for; `seen` those of them with `see`.
+        limit: the most albums.
+        after: `created_ms` and row id of the last album of the page before.
+    Returns: rows of `models.ALBUMS`, and the place where the next page begins, None at the end.
+    """
+    theirs = sa.and_(Album.owner == owner, Album.public_id.not_in(list(entries)))
+    opened = sa.or_(theirs, Album.public_id.in_(list(seen)))
+    statement = ALBUMS.where(Album.issuer == issuer, opened)
+    if after is not None:
+        here = sa.tuple_(sa.literal(after[0], sa.BigInteger), sa.literal(after[1]))
+        statement = statement.where(sa.tuple_(Album.created_ms, Album.id) < here)
+    newest_first = statement.order_by(Album.created_ms.desc(), Album.id.desc())
+    rows = read(newest_first.limit(limit + 1))
+    if len(rows) <= limit:
+        return rows, None
+    return rows[:limit], (rows[limit - 1].created_ms, rows[limit - 1].id)
+
+
+def formats(album_id: int) -> dict[str, int]:
+    """How many images of each format an album has."""
+    return {row.format: row.images for row in read(_FORMATS, album_id=album_id)}
+
+
+def upload_form(album: Row) -> UploadForm | None:
+    """The signed form of a direct upload to the album's storage; None where it has none."""
+    shelf = library()
+    try:
+        storage = shelf.storages[album.storage]
+        return storage.upload_form(album.public_id, shelf.settings.max_upload_bytes, time.time())
+    except StorageUnavailable:
+        return None
 
 
 def ensure(public_id: str, owner: str, issuer: str = "", storage: str | None = None) -> Row:
