@@ -12,7 +12,7 @@ from sqlalchemy import orm
 from imageapi import catalog, models
 from imageapi.catalog import images
 from imageapi.errors import NotFound, StorageFull
-from imageapi.extensions import db, read
+from imageapi.extensions import db, read, transaction
 from imageapi.storage.local import LocalBackend
 from tests.conftest import jpeg
 
@@ -80,12 +80,17 @@ def test_a_refusal_at_the_last_moment_leaves_nothing(app, add):
     assert files(app) == []
 
 
-def test_an_album_that_is_deleted_meanwhile_gets_nothing(app, add):
-    def delete(session, *_arguments):
-        session.execute(sa.update(models.Album).values(deleted_ms=1))
+def test_an_album_that_is_deleted_meanwhile_gets_nothing(app, add, monkeypatch):
+    keep = LocalBackend.keep
 
+    def delete(*arguments):
+        keep(*arguments)
+        with app.app_context(), transaction() as session:
+            session.execute(sa.update(models.Album).values(deleted_ms=1))
+
+    monkeypatch.setattr(LocalBackend, "keep", delete)
     with pytest.raises(NotFound):
-        add(confirm=delete)
+        add()
     assert rows(app) == [0, 0]
     assert files(app) == []
 
