@@ -42,13 +42,14 @@ class Stage:
     bare: Flask
     obvious: Flask
 
-    def environment(self) -> dict[str, str]:
+    def environment(self, workers: int) -> dict[str, str]:
         return processes.environment(
             self.folder / "instance",
             IMAGEAPI_SECRET_KEYS=self.secret,
             BENCH_ANSWERS=str(self.folder / "answers.json"),
             BENCH_DATABASE=f"sqlite:///{self.folder / 'obvious.sqlite3'}",
             BENCH_SECRET=self.secret,
+            WEB_CONCURRENCY=str(workers),
         )
 
 
@@ -141,7 +142,7 @@ def _in_process(made: Stage, kind: str, *, short: bool) -> dict[str, float]:
     apps = {"ours": made.ours, "bare": made.bare, "obvious": made.obvious}
     work = {name: functools.partial(inprocess.call, app, given) for name, app in apps.items()}
     repeat = {"one": 200, "list": 20}[kind]
-    return inprocess.compare(work, rounds=3 if short else 15, repeat=repeat)
+    return inprocess.compare(work, rounds=2 if short else 41, repeat=repeat // 4)
 
 
 def _served(made: Stage, *, short: bool) -> dict[str, tuple[dict[str, float], dict[str, float]]]:
@@ -154,7 +155,7 @@ def _served(made: Stage, *, short: bool) -> dict[str, tuple[dict[str, float], di
     figures: dict[Any, list[float]] = {}
     with contextlib.ExitStack() as stack:
         servers = {
-            name: stack.enter_context(processes.gunicorn(app, made.environment()))
+            name: stack.enter_context(processes.gunicorn(app, made.environment(1 if short else 2)))
             for name, app in apps.items()
         }
         for turn in range(2 if short else 6):
