@@ -5,6 +5,7 @@ Source: https://docs.gunicorn.org/en/stable/settings.html.
 
 import os
 import sys
+from typing import Any
 
 from imageapi.settings import SettingsError, load
 
@@ -17,6 +18,19 @@ timeout = 60
 graceful_timeout = 30
 # A token of 8 KiB comes in and goes out again.
 limit_request_field_size = 16384
+# A control socket in the home folder would be shared by all hosts of one user.
+control_socket_disable = True
+
+
+def post_worker_init(worker: Any) -> None:
+    """Start the thread that does, beside the requests, what need not hold them up."""
+    worker.wsgi.extensions["background"].start()
+
+
+def worker_exit(_server: object, worker: Any) -> None:
+    """Write what this worker has counted and not written yet."""
+    if background := getattr(worker.wsgi, "extensions", {}).get("background"):
+        background.stop()
 
 
 def on_starting(_server: object) -> None:

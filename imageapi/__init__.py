@@ -12,7 +12,7 @@ from imageapi.auth import guard
 from imageapi.auth.revocation import Authority
 from imageapi.blueprints import albums, files, images, ops, problems, responses, shares, tags
 from imageapi.catalog import background
-from imageapi.settings import Settings, load, unknown, variable
+from imageapi.settings import Settings, SettingsError, load, unknown, variable
 
 API = "/api/v1"
 
@@ -26,7 +26,10 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
         SettingsError: the configuration is refused; every fault at once.
     """
     settings = settings or load()
-    settings.instance.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        settings.instance.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(["IMAGEAPI_INSTANCE: this folder can not be made."]) from error
     telemetry.configure(settings.log_level)
 
     app = flask.Flask(__name__, static_folder=None)

@@ -1,7 +1,7 @@
 """Every setting, declared once: its type, its default and a line of documentation.
 
 `load()` reads the environment, collects all faults and raises them together. The README's table is
-made from these declarations (`python -m imageapi.settings`).
+made from these declarations (`make docs`).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import os
 import re
+import zlib
 import zoneinfo
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import environs
+import maxminddb
+import sqlalchemy as sa
 from marshmallow import ValidationError, validate
 
 PREFIX = "IMAGEAPI_"
@@ -35,6 +38,12 @@ _KNOWN_SECRETS = (
     "abcdefghijklmnopqrstuvwxyz",
     "correct horse battery staple",
     "this-is-a-secret",
+    "correct-horse-battery",
+    "supersecret",
+    "super-secret",
+    "replace_me",
+    "replace-me",
+    "password",
 )
 
 T = TypeVar("T")
@@ -96,8 +105,9 @@ def _check_secret(key: str, name: str) -> None:
         raise ValidationError(f"{name} is shorter than {MIN_SECRET_BYTES} bytes.")
     if any(known in key.lower() for known in _KNOWN_SECRETS):
         raise ValidationError(f"{name} is a well-known secret.")
-    if len(set(key)) < 10:
-        raise ValidationError(f"{name} is too easy to guess: fewer than 10 different characters.")
+    # Random text does not compress: 32 hex digits take 35 bytes, a word eight times over takes 20.
+    if len(zlib.compress(key.encode(), 9)) < MIN_SECRET_BYTES:
+        raise ValidationError(f"{name} is too easy to guess: it repeats itself.")
 
 
 def _timezone(name: str) -> zoneinfo.ZoneInfo:
@@ -113,6 +123,24 @@ def _public_url(url: str) -> str:
             "must be an http(s) URL without query, such as https://img.example.org"
         )
     return url.rstrip("/")
+
+
+def _database_url(url: str) -> str:
+    try:
+        sa.make_url(url).get_dialect().import_dbapi()
+    except sa.exc.ArgumentError as error:
+        raise ValidationError("is not an SQLAlchemy URL.") from error
+    except (sa.exc.NoSuchModuleError, ImportError) as error:
+        raise ValidationError("names a database whose driver is not installed.") from error
+    return url
+
+
+def _geoip(path: Path) -> Path:
+    try:
+        maxminddb.open_database(path).close()
+    except (OSError, maxminddb.InvalidDatabaseError) as error:
+        raise ValidationError("is not a MaxMind database that can be read.") from error
+    return path
 
 
 def _storages(pairs: list[str]) -> dict[str, str]:
@@ -132,7 +160,7 @@ def _box(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-_IN_TREE = {"local": "local"}
+_IN_TREE = {name: name for name in ("local", "s3", "cloudinary")}
 _POSITIVE = validate.Range(min=1)
 
 
@@ -158,6 +186,7 @@ class Settings:
         "Where the rows are, as an SQLAlchemy URL.",
         default="",
         shown="SQLite in `IMAGEAPI_INSTANCE`",
+        check=_database_url,
         secret=True,
     )
     storage: str = setting("The storage of new albums.", default="local")
@@ -190,6 +219,7 @@ class Settings:
         "A MaxMind database file (.mmdb) of cities; without it `gps_ip` is always null.",
         kind="path",
         shown="none",
+        check=_geoip,
     )
     trusted_proxies: int = setting(
         "How many proxies stand in front and append to `X-Forwarded-For`.",
@@ -282,7 +312,8 @@ def _parse(field: dataclasses.Field[Any], name: str) -> Any:
 def _sentence(name: str, error: Exception) -> str:
     messages = error.messages if isinstance(error, ValidationError) else [str(error)]
     text = " ".join(str(message) for message in messages)
-    return f"{name} {text}" if not text.startswith(name) else text
+    said = text.removeprefix(f'Environment variable "{name}" invalid: ')
+    return f"{name} is refused: {said}" if said[:1].isupper() else f"{name} {said}"
 
 
 def unknown(known: Iterable[str]) -> list[str]:
@@ -304,6 +335,8 @@ def load() -> Settings:
         SettingsError: with every fault at once.
     """
     settings, faults = read(Settings)
-    if settings is None:
+    if settings is not None and settings.storage not in settings.storages:
+        faults.append(f"{PREFIX}STORAGE names none of the storages at hand.")
+    if settings is None or faults:
         raise SettingsError(faults)
     return settings

@@ -74,6 +74,7 @@ POLICY: Mapping[str, Rule] = {
     "shares.delete": _any(Ability.IMAGE_SHARE),
     "files.rendition": Access.SIGNED,
     "files.blank": Access.PUBLIC,
+    "files.cloudinary_cors": Access.PUBLIC,
     "ops.healthz": Access.PUBLIC,
 }
 """Endpoint to its rule: any one of the abilities in the album, or an `Access`."""

@@ -21,6 +21,12 @@ def blank() -> Response:
     return send_file(BLANK, mimetype="image/jpeg", max_age=86400)
 
 
+@blueprint.get("/cloudinary_cors.html")
+def cloudinary_cors() -> Response:
+    """Serve the page that Cloudinary's upload widget sends old browsers back to."""
+    return send_file(ASSETS / "cloudinary_cors.html", mimetype="text/html", max_age=86400)
+
+
 @blueprint.get("/files/<storage>/<path:key>")
 def rendition(storage: str, key: str) -> Response:
     """Serve a rendition under its signed URL, rendered now if it is missing; else the blank picture."""

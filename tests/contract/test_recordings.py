@@ -93,25 +93,22 @@ class Rows:
         if name.startswith("image-"):
             self._imply_image(name, request, body, claims)
         elif name.startswith("album-images"):
-            for image in body:
-                self.image(image)
-        elif name == "album-list":
-            for album in body:
+            self._imply_images(body)
+        elif name in ("album-list", "album-retrieve"):
+            for album in body if name == "album-list" else [body]:
                 self.album(album["public_id"], owner=claims["user_id"], created_ms=created(album))
-                for image in album["thumbnails"]:
-                    self.image(image)
-        elif name == "album-retrieve":
-            self.album(body["public_id"], owner=claims["user_id"])
-            for image in body["thumbnails"]:
-                self.image(image)
+                self._imply_images(album["thumbnails"])
         elif name == "album-rename":
             self.album(request["path"].rpartition("/")[2])
         elif name == "tags-list":
-            self.album("00324000004ijWS")
             for tag in body:
                 self.tag("00324000004ijWS", tag)
         elif name.startswith("tag-image"):
             self._imply_tag_images(name, request, body, claims)
+
+    def _imply_images(self, images):
+        for image in images:
+            self.image(image)
 
     def _imply_image(self, name, request, body, claims):
         if name == "image-delete":
