@@ -10,7 +10,17 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from imageapi import catalog, cli, extensions, telemetry
 from imageapi.auth import guard
 from imageapi.auth.revocation import Authority
-from imageapi.blueprints import albums, files, images, ops, problems, responses, shares, tags
+from imageapi.blueprints import (
+    albums,
+    files,
+    images,
+    ops,
+    problems,
+    responses,
+    shares,
+    tags,
+    traffic,
+)
 from imageapi.catalog import background
 from imageapi.settings import Settings, SettingsError, load, unknown, variable
 
@@ -41,6 +51,7 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
     background.init_app(app)
 
     responses.init_app(app)
+    traffic.init_app(app, settings)
     app.register_blueprint(images.blueprint, url_prefix=API)
     app.register_blueprint(albums.blueprint, url_prefix=API)
     app.register_blueprint(tags.blueprint, url_prefix=API)

@@ -163,6 +163,13 @@ class DigestMismatch(ImageAPIError):
     detail = "The bytes are not those that the digest announced; nothing was stored."
 
 
+class TooManyRequests(ImageAPIError):
+    """More requests than `IMAGEAPI_RATE_LIMIT` lets one token or one address make."""
+
+    code, status, title = "too_many_requests", 429, "Too Many Requests"
+    detail = "Too many requests; Retry-After says when to come again."
+
+
 class DatabaseUnavailable(ImageAPIError):
     """The database does not answer in time."""
 

@@ -135,6 +135,24 @@ def _database_url(url: str) -> str:
     return url
 
 
+def _origins(origins: list[str]) -> tuple[str, ...]:
+    for origin in origins:
+        if not re.fullmatch(r"https?://[A-Za-z0-9.\[\]:-]+", origin):
+            raise ValidationError("must be origins such as https://app.example.org, never *.")
+    return tuple(origins)
+
+
+def _rate(rate: str) -> str:
+    # Slow to import, and seldom asked for.
+    import limits  # noqa: PLC0415
+
+    try:
+        limits.parse_many(rate)
+    except ValueError as error:
+        raise ValidationError("must be a rate such as 600/minute.") from error
+    return rate
+
+
 def _geoip(path: Path) -> Path:
     try:
         maxminddb.open_database(path).close()
@@ -265,6 +283,25 @@ class Settings:
     )
     require_iat: bool = setting(
         "Whether a token without `iat` is refused.", kind="bool", default=False
+    )
+    cors_origins: tuple[str, ...] = setting(
+        "Origins whose pages may call the API, comma-separated.",
+        kind="list",
+        default=(),
+        shown="none",
+        check=_origins,
+    )
+    rate_limit: str = setting(
+        "How many requests one token, and one address, may make, such as `600/minute`.",
+        default="",
+        shown="none",
+        check=_rate,
+    )
+    redis_url: str = setting(
+        "A Redis server that all processes count requests in.",
+        default="",
+        shown="none: each process counts its own",
+        secret=True,
     )
     log_level: str = setting(
         "The least level that is logged.",

@@ -33,6 +33,7 @@ _BY_STATUS: dict[int, type[errors.ImageAPIError]] = {
     413: errors.PayloadTooLarge,
     415: errors.UnsupportedFormat,
     422: errors.InvalidFields,
+    429: errors.TooManyRequests,
 }
 
 

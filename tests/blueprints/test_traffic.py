@@ -1,0 +1,131 @@
+"""CORS and rate limits, as pages of other origins and busy clients meet them."""
+
+from __future__ import annotations
+
+import pytest
+import requests
+
+from tests.servers import gunicorn, redis
+
+ORIGIN = "https://app.example.org"
+LIST = "/api/v1/albums/holidays/images"
+
+
+@pytest.fixture
+def listed(client, album, token):
+    """`listed(**headers)`: the answer of a list to a token that may see it."""
+    album("holidays")
+
+    def ask(**headers):
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return client.get(LIST, headers={**token("holidays", "image_list"), **named})
+
+    return ask
+
+
+@pytest.mark.configure(cors_origins=(ORIGIN, "https://other.example.org"))
+def test_an_allowed_origin_may_read_the_answer(listed):
+    response = listed(Origin=ORIGIN)
+    assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
+    assert response.headers.getlist("Vary") == ["Accept-Encoding", "Origin"]
+    exposed = response.headers["Access-Control-Expose-Headers"].split(", ")
+    assert {"X-token", "X-access-crop", "X-access-stats", "X-message", "X-duplicate", "ETag"} <= {
+        *exposed
+    }
+    assert {"X-Request-Id", "Link", "Location", "Retry-After"} <= {*exposed}
+    assert "Access-Control-Allow-Credentials" not in response.headers
+
+
+@pytest.mark.configure(cors_origins=(ORIGIN,))
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "null",
+        "http://app.example.org",
+        "https://app.example.org.evil.example",
+        "https://evil-app.example.org",
+        "https://app.example.org:8443",
+        "https://appXexample.org",
+    ],
+)
+def test_another_origin_may_not(listed, origin):
+    assert "Access-Control-Allow-Origin" not in listed(Origin=origin).headers
+
+
+def test_without_origins_nothing_speaks_of_cors(listed):
+    response = listed(Origin=ORIGIN)
+    assert response.headers.getlist("Vary") == ["Accept-Encoding"]
+    assert not [name for name, _value in response.headers if name.startswith("Access-Control")]
+
+
+@pytest.mark.configure(cors_origins=(ORIGIN,))
+def test_a_preflight_needs_no_token(client):
+    response = client.options(
+        "/api/v1/images/5cf8c06d-83fa-4ede-b995-5efd3133b6e5",
+        headers={
+            "Origin": ORIGIN,
+            "Access-Control-Request-Method": "PUT",
+            "Access-Control-Request-Headers": "authorization, if-match",
+        },
+    )
+    assert response.status_code == 204
+    assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
+    assert "PUT" in response.headers["Access-Control-Allow-Methods"]
+    assert response.headers["Access-Control-Allow-Headers"] == "authorization, if-match"
+
+
+@pytest.mark.configure(cors_origins=(ORIGIN,))
+def test_a_page_may_read_why_it_was_refused(client):
+    response = client.get(LIST, headers={"Origin": ORIGIN})
+    assert response.status_code == 401
+    assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
+
+
+def test_options_tells_the_methods(client):
+    response = client.options("/api/v1/albums")
+    assert response.status_code == 204
+    assert {"GET", "POST"} <= {*response.headers["Allow"].split(", ")}
+
+
+@pytest.mark.configure(rate_limit="3/minute")
+def test_a_token_has_its_rate(listed, client, token):
+    answers = [listed() for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+    assert answers[0].headers["RateLimit-Limit"] == "3"
+    assert answers[0].headers["RateLimit-Remaining"] == "2"
+    refused = answers[3]
+    assert refused.mimetype == "application/problem+json"
+    assert refused.json["code"] == "too_many_requests"
+    assert 0 < int(refused.headers["Retry-After"]) <= 60
+    assert "X-token" not in refused.headers
+    # The address has made as many requests by now, whatever token the next one has.
+    assert client.get(LIST, headers=token("holidays", "image_list", user_id="b")).status_code == 429
+
+
+@pytest.mark.configure(rate_limit="2/minute")
+def test_one_token_from_many_addresses_is_one_token(client, token):
+    headers = token("holidays", "image_list")
+    statuses = [
+        client.get(LIST, headers=headers, environ_base={"REMOTE_ADDR": f"192.0.2.{n}"}).status_code
+        for n in range(3)
+    ]
+    assert statuses == [200, 200, 429]
+
+
+@pytest.mark.configure(rate_limit="1/minute")
+def test_public_routes_are_not_counted(client):
+    assert {client.get("/healthz").status_code for _ in range(5)} == {200}
+
+
+def test_all_processes_count_together_in_redis():
+    with redis.redis() as server:
+        settings = {
+            "IMAGEAPI_RATE_LIMIT": "10/minute",
+            "IMAGEAPI_REDIS_URL": f"redis://127.0.0.1:{server.port}/0",
+        }
+        with gunicorn.gunicorn(settings, "--workers=2", "--threads=2") as app:
+            statuses = [requests.get(f"{app.url}{LIST}", timeout=5).status_code for _ in range(12)]
+            server.kill()
+            after = requests.get(f"{app.url}{LIST}", timeout=5).status_code
+    assert statuses == [401] * 10 + [429] * 2
+    assert after == 401
