@@ -30,6 +30,7 @@ from imageapi.storage.backend import (
     original_key,
     rendition_key,
 )
+from imageapi.storage.breaker import Breaker
 from imageapi.storage.disk import disk_errors, opened
 from imageapi.storage.signing import SignedURLs
 from imageapi.storage.staging import Staging
@@ -98,7 +99,8 @@ class Storage:
     """A named, checked backend. Safe to share between threads.
 
     Every method may raise StorageErrors; of these, StorageUnavailable was tried up to three times,
-    as long as the first try was not longer ago than `context.timeout`.
+    as long as the first try was not longer ago than `context.timeout`, and is told at once while
+    the storage is known not to answer (`breaker.py`).
     """
 
     def __init__(self, backend: Backend, observe: Observe | None = None) -> None:
@@ -108,6 +110,7 @@ class Storage:
         self._timeout = backend.context.timeout
         self._window = backend.context.url_window
         self._observe = observe or _unobserved
+        self._breaker = Breaker()
         self._urls: cachetools.LRUCache[tuple[Any, ...], str] = cachetools.LRUCache(_URLS_KEPT)
         self._urls_lock = threading.Lock()
 
@@ -116,7 +119,8 @@ class Storage:
 
         Raises, while it is written: PayloadTooLarge.
         """
-        return self._call("stage", lambda: Staging(self._backend.staging, limit))
+        self._breaker.refuse_if_open(trying=False)  # before the client sends what none could store
+        return self._attempt("stage", lambda: Staging(self._backend.staging, limit))
 
     def put(self, staged: Staged, tags: Sequence[str], key: str | None = None) -> tuple[str, Infos]:
         """Make the staged bytes durable under `key`, or under a new key; see `Backend.put`.
@@ -244,11 +248,19 @@ class Storage:
     def _call(self, operation: str, work: Callable[[], T]) -> T:
         first = time.monotonic()
         for attempt in range(1, _ATTEMPTS + 1):
+            self._breaker.refuse_if_open()
             try:
-                return self._attempt(operation, work)
+                result = self._attempt(operation, work)
             except StorageUnavailable:
+                self._breaker.failed()
                 if attempt == _ATTEMPTS or time.monotonic() - first > self._timeout:
                     raise
+            except StorageError:
+                self._breaker.answered()
+                raise
+            else:
+                self._breaker.answered()
+                return result
             time.sleep(random.uniform(0, 0.1 * 2**attempt))  # noqa: S311 - spreads retries only
         raise AssertionError
 

@@ -278,7 +278,7 @@ def test_a_root_that_is_not_there(harness, storage):
         with pytest.raises(StorageUnavailable):
             call(key)
     harness.root.with_name("away").rename(harness.root)
-    assert read(storage, key) == b"some bytes"
+    assert read(Storage(harness.open()), key) == b"some bytes"
 
 
 @pytest.mark.parametrize("failing", [1, 2])

@@ -13,6 +13,7 @@ from imageapi.errors import (
     StorageDenied,
     StorageError,
     StorageFull,
+    StorageNotFound,
     StorageUnavailable,
 )
 from imageapi.geometry import Rendition
@@ -148,6 +149,75 @@ class TestRetries:
         with pytest.raises(StorageError, match="'disk' failed") as caught:
             storage.stat(original_key())
         assert isinstance(caught.value.__cause__, KeyError)
+
+
+class TestBreaker:
+    @pytest.fixture(autouse=True)
+    def clock(self, monkeypatch):
+        now = [1000.0]
+        monkeypatch.setattr("imageapi.storage.breaker.time.monotonic", lambda: now[0])
+        monkeypatch.setattr("imageapi.storage.storages.time.sleep", lambda _: None)
+        return now
+
+    @pytest.fixture
+    def calls(self, backend, monkeypatch):
+        """How often the storage was asked; it does not answer."""
+        calls = []
+
+        def down(key):
+            calls.append(key)
+            raise StorageUnavailable
+
+        monkeypatch.setattr(backend, "stat", down)
+        return calls
+
+    def ask(self, storage, times=1):
+        for _ in range(times):
+            with pytest.raises(StorageUnavailable):
+                storage.stat(original_key())
+
+    def test_after_five_failures_nobody_waits(self, storage, calls):
+        self.ask(storage, 10)
+        assert len(calls) == 5
+        with pytest.raises(StorageUnavailable):
+            storage.stage()
+
+    def test_one_call_tries_every_two_seconds(self, storage, calls, clock):
+        self.ask(storage, 3)
+        for _ in range(3):
+            clock[0] += 2.01
+            calls.clear()
+            self.ask(storage, 5)
+            assert len(calls) == 1
+
+    def test_others_wait_for_the_one_that_tries(self, storage, backend, clock, monkeypatch, calls):
+        self.ask(storage, 2)
+        clock[0] += 2.01
+        others = []
+
+        def slow(key):
+            others.append(key)
+            self.ask(storage, 3)
+            raise StorageDenied  # an answer
+
+        monkeypatch.setattr(backend, "stat", slow)
+        with pytest.raises(StorageDenied):
+            storage.stat(original_key())
+        assert len(others) == 1
+
+    def test_all_is_well_by_itself(self, storage, backend, calls, clock, monkeypatch):
+        self.ask(storage, 10)
+        monkeypatch.undo()
+        monkeypatch.setattr("imageapi.storage.breaker.time.monotonic", lambda: 1002.01)
+        key = put(storage, b"bytes")
+        assert read(storage, key) == b"bytes"
+
+    def test_errors_that_are_answers_count_for_nothing(self, storage):
+        put(storage, b"bytes")
+        for _ in range(20):
+            with pytest.raises(StorageNotFound):
+                storage.stat(original_key())
+        put(storage, b"bytes")
 
 
 class TestPieces:
