@@ -117,6 +117,9 @@ def authenticate() -> None:
     Raises:
         Unauthorized: no token, or none that counts.
     """
+    if request.method == "OPTIONS":
+        g.decided = True  # it says what the route takes, nothing of what is behind it
+        return
     endpoint = request.endpoint
     rule = policy.POLICY[endpoint] if endpoint else None
     if rule in _OPEN or (rule is None and not request.path.startswith(API)):
@@ -208,9 +211,11 @@ def user() -> str:
 
     Raises:
         AccessDenied: it names none.
+        Unauthorized: neither does it count any more.
     """
     user_id: str | None = g.token.user_id
     if user_id is None:
+        _stand_again(authority().latest())  # no row is asked: a revoked token gets 401, not 403
         raise AccessDenied
     return user_id
 
