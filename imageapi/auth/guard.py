@@ -86,6 +86,7 @@ _SHARED = _guarded(
     .where(
         _ASKED.id == sa.bindparam("share_id"),
         _ASKED.revoked_ms.is_(None),
+        _ASKED.expires_at > sa.bindparam("now"),
         Album.deleted_ms.is_(None),
     )
 )
@@ -183,7 +184,7 @@ def album_of_list(public_id: str) -> Row | None:
 
 def share(share_id: uuid.UUID) -> Row:
     """The live share with its album: `id`, `album_id`, and what was decided by. Raises as `image`."""
-    return _inside(_SHARED, {"share_id": str(share_id)})
+    return _inside(_SHARED, {"share_id": str(share_id), "now": int(time.time())})
 
 
 def tag(tag_id: uuid.UUID) -> Row:
@@ -196,7 +197,7 @@ def tag_image(tag_image_id: uuid.UUID) -> Row:
     return _inside(_TAG_IMAGE, {"tag_image_id": str(tag_image_id)})
 
 
-def _inside(guarded: _Guarded, key: Mapping[str, str]) -> Row:
+def _inside(guarded: _Guarded, key: Mapping[str, str | int]) -> Row:
     rows = read(guarded.choose(), **key, share=g.token.share)
     if not _present(rows):
         raise NotFound
