@@ -240,10 +240,11 @@ def album_made(public_id: str) -> Row:
         NotFound: it is gone, or the token does not reach it.
     """
     rows = read(_ALBUM.choose(), issuer=g.token.issuer, public_id=public_id, share=g.token.share)
-    abilities = policy.abilities(g.token, _facts(rows[0])) if _present(rows) else None
-    if abilities is None:
+    granted = _granted(rows[0], _facts(rows[0])) if _present(rows) else None
+    if granted is None:
         raise NotFound
-    g.abilities = abilities
+    g.abilities = granted
+    g.decided = True
     return rows[0]
 
 
@@ -303,22 +304,28 @@ def _facts(row: Any) -> AlbumFacts:
 
 
 def _permitted(row: Any, album: AlbumFacts) -> bool:
-    if row.generation != g.snapshot.generation:
-        _stand_again(authority().at(row.generation))
-    share = None if g.token.share is None else _live_share(row)
-    granted = policy.abilities(g.token, album, share)
+    granted = _granted(row, album)
     if granted is None:
         return False
-    try:
-        g.snapshot.check_album(g.token, album.id)
-    except tokens.TokenFault as fault:
-        raise Unauthorized from fault
     rule = policy.POLICY[request.endpoint or ""]
     if rule is not Access.ENTRY and (isinstance(rule, Access) or rule.isdisjoint(granted)):
         raise AccessDenied
     g.abilities = granted
     g.decided = True
     return True
+
+
+def _granted(row: Any, album: AlbumFacts) -> frozenset[Ability] | None:
+    if row.generation != g.snapshot.generation:
+        _stand_again(authority().at(row.generation))
+    share = None if g.token.share is None else _live_share(row)
+    granted = policy.abilities(g.token, album, share)
+    try:
+        if granted is not None:
+            g.snapshot.check_album(g.token, album.id)
+    except tokens.TokenFault as fault:
+        raise Unauthorized from fault
+    return granted
 
 
 def _stand(text: str, snapshot: Snapshot) -> None:

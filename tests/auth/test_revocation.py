@@ -181,6 +181,20 @@ def test_a_write_looks_again(app, client, album, monkeypatch):
         assert read(sa.select(models.Share.id)) == []
 
 
+def test_the_answer_to_a_repeated_request_is_decided_anew(client, other, revoke):
+    """An Idempotency-Key brings the same album back, but only to who may still have it."""
+    headers, late = {**anna(), "Idempotency-Key": "k"}, other.test_client()
+    made = client.post("/api/v1/albums", headers=headers)
+    again = client.post("/api/v1/albums", headers=headers)
+    assert (made.status_code, again.status_code) == (200, 200)
+    assert again.text == made.text
+    for kind, subject in KINDS.items():
+        assert late.post("/api/v1/albums", headers=headers).text == made.text
+        revoke(kind, subject)
+        assert_refused(late.post("/api/v1/albums", headers=headers))
+        revoke(kind, subject, lift=True)
+
+
 def test_one_statement_on_the_hot_path(app, client, image, revoke):
     with app.app_context(), transaction() as session:
         insert_integrator(session, "acme", ACME)
