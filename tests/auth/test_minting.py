@@ -1,0 +1,105 @@
+"""docs/tokens.md: its functions mint what its vectors say, and such tokens count."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from imageapi.auth import tokens
+from imageapi.auth.policy import Ability
+from imageapi.auth.tokens import Key, Keyring
+from tests.conftest import REPOSITORY
+from tests.servers.need import need
+
+PAGE = (REPOSITORY / "docs" / "tokens.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+SECRET, *TOKENS = (
+    text.strip() for _kind, text in BLOCKS if _kind == "text" and "Authorization" not in text
+)
+CLAIMS = [text.strip() for kind, text in BLOCKS if kind == "json" and "…" not in text]
+VECTORS = list(zip(CLAIMS, TOKENS, strict=True))
+
+# How each language is run, and what makes of its function a program: claims, secret → token.
+RUN = {
+    "python": (
+        lambda: [sys.executable, "-c"],
+        "import sys\n{}\nprint(mint(json.loads(sys.argv[1]), sys.argv[2]))",
+    ),
+    "javascript": (
+        lambda: [need("node", install="apt install nodejs"), "--eval"],
+        "{}\nconsole.log(mint(JSON.parse(process.argv[1]), process.argv[2]))",
+    ),
+    "php": (
+        lambda: [php(), "-r"],
+        "{}\necho mint(json_decode($argv[1]), $argv[2]);",
+    ),
+}
+
+
+def php():
+    """PHP where it is; without it, the vector itself is still checked by the HMAC below."""
+    found = shutil.which("php")
+    if found is None:
+        pytest.skip("php is not installed: its vectors are checked by Python's HMAC alone")
+    return found
+
+
+def snippet(language):
+    (found,) = (
+        text
+        for kind, text in BLOCKS
+        if kind == language and ("mint(claims, secret)" in text or kind == "php")
+    )
+    return found
+
+
+@pytest.mark.parametrize("language", RUN)
+def test_the_function_mints_the_vectors(language):
+    command, program = RUN[language]
+    code = program.replace("{}", snippet(language))
+    separator = ["--"] if language == "php" else []
+    for claims, token in VECTORS:
+        ended = subprocess.run(
+            [*command(), code, *separator, claims, SECRET],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        )
+        assert ended.stdout.strip() == token
+
+
+@pytest.mark.parametrize("language", RUN)
+def test_the_function_has_five_lines(language):
+    assert len(snippet(language).strip().splitlines()) == 5
+
+
+@pytest.mark.parametrize(("claims", "token"), VECTORS)
+def test_the_vectors_are_right_and_count(claims, token):
+    header = b'{"typ":"JWT","alg":"HS256"}'
+    text = ".".join(encode(part) for part in (header, claims.encode()))
+    assert token == f"{text}.{encode(hmac.digest(SECRET.encode(), text.encode(), hashlib.sha256))}"
+    said = json.loads(claims)
+    keyring = Keyring({said.get("iss", ""): [Key(SECRET)]}, 3600)
+    assert keyring.verify(tokens.credential(f"Bearer {token}"), 1_000_000_000).claims == said
+    assert tokens.sign(said, SECRET) == token
+
+
+def encode(data):
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def test_the_page_names_every_ability_and_parameter():
+    abilities = re.search(r"\*\*Abilities\*\*: `([^`]*)`", PAGE)[1].split()
+    assert abilities == [str(ability) for ability in Ability]
+    assert f"more than {tokens.MAX_DEPTH} levels" in PAGE
+    assert f"Clocks may differ by {tokens.LEEWAY} seconds" in PAGE
+    assert f"1 to {tokens.MAX_ID} characters" in PAGE
