@@ -6,6 +6,7 @@ answers with one frame: four bytes of length, JSON, then the files one after the
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gc
 import json
@@ -18,17 +19,21 @@ import time
 from pathlib import Path
 from typing import Any
 
-from imageapi.errors import ImageAPIError
+from imageapi.errors import Busy, ImageAPIError
 from imageapi.geometry import Crop, CropFault, Edit, Rendition
 from imageapi.imaging.limits import (
     BYTES_PER_PIXEL,
     CPU_SECONDS,
+    LARGE_PIXELS,
+    LARGE_WAIT,
     MEMORY_BYTES,
     WALL_SECONDS,
     Limits,
 )
-from imageapi.imaging.probing import probe
-from imageapi.imaging.rendering import render, take_in
+from imageapi.imaging.places import HOST, hold
+from imageapi.imaging.probing import inspect
+from imageapi.imaging.rendering import draw
+from imageapi.imaging.values import Probe
 
 
 def serve(fd: int) -> None:
@@ -103,18 +108,33 @@ def _bound(limits: Limits) -> None:
 
 def _done(request: dict[str, Any], limits: Limits) -> tuple[dict[str, Any], list[bytes]]:
     path = Path(request["path"])
-    renditions = [Rendition(*size) for size in request["renditions"]]
-    answer: dict[str, Any] = {}
+    probed, header = inspect(path, limits)
+    answer: dict[str, Any] = {"probe": dataclasses.asdict(probed)}
     if request["task"] == "probe":
-        return {"probe": dataclasses.asdict(probe(path, limits))}, []
-    if request["task"] == "take_in":
-        probed, rendered = take_in(path, renditions, limits)
-        answer["probe"] = dataclasses.asdict(probed)
-    else:
-        *crop, rotation = request["edit"]
-        rendered = render(path, Edit(Crop(*crop), rotation), renditions, limits)
+        return answer, []
+    *crop, rotation = request["edit"]
+    renditions = [Rendition(*size) for size in request["renditions"]]
+    with _room_for(probed):
+        edit = Edit(Crop(*crop), rotation)
+        rendered = draw(path, probed, header, edit, renditions, limits)
     answer["extension"] = rendered.extension
     answer["placeholder"] = rendered.placeholder
     answer["sizes"] = rendered.sizes
     answer["lengths"] = {name: len(file) for name, file in rendered.files.items()}
     return answer, list(rendered.files.values())
+
+
+def _room_for(probed: Probe) -> contextlib.AbstractContextManager[object]:
+    """Large rasters are kept in memory one at a time.
+
+    Raises:
+        Busy: another one takes long.
+    """
+    if probed.format == "jpg" or probed.size.width * probed.size.height <= LARGE_PIXELS:
+        return contextlib.nullcontext()
+    deadline = time.monotonic() + LARGE_WAIT
+    while (place := hold(f"{HOST}-large")) is None:
+        if time.monotonic() > deadline:
+            raise Busy
+        time.sleep(0.02)
+    return place

@@ -114,8 +114,8 @@ def _mosaic(values: Values) -> str:
     across, down = cells[0] * 256 + cells[1], cells[2] * 256 + cells[3]
     if across > 16:  # written in the other byte order, as many cameras do
         across, down = cells[0] + cells[1] * 256, cells[2] + cells[3] * 256
-    cells = cells[4 : 4 + across * down]
-    if not across or not down or len(cells) < across * down:
+    cells = cells[4:]
+    if not (1 <= across <= 16 and 1 <= down <= 16 and across * down <= len(cells)):
         return plain(values)
     names = [_COLOURS[cell] if cell < len(_COLOURS) else "Unknown" for cell in cells]
     rows = [names[start : start + down] for start in range(0, across * down, down)]

@@ -23,10 +23,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import imageapi.errors as faults
-from imageapi.errors import UndecodablePicture
+from imageapi.errors import Busy, UndecodablePicture, UnsupportedFormat
 from imageapi.geometry import CropFault, Edit, Rendition, Size
 from imageapi.imaging.limits import MAX_ANSWER_BYTES, WALL_SECONDS, Limits
+from imageapi.imaging.places import HOST, hold
 from imageapi.imaging.values import Probe, Rendered
 from imageapi.telemetry import log
 
@@ -36,7 +36,7 @@ MAX_WAITING = 32
 MAX_WAIT = 30.0
 """Seconds that they wait."""
 _POLL = 0.02
-_CORE_NAME = f"\0imageapi-decoder-{os.getuid()}"
+UNEDITED = Edit()
 _TYPES = {"jpg": "image/jpeg", "png": "image/png"}
 
 _START = """
@@ -97,14 +97,14 @@ def _ask(
     path: Path,
     limits: Limits,
     renditions: Sequence[Rendition] = (),
-    edit: Edit | None = None,
+    edit: Edit = UNEDITED,
 ) -> tuple[dict[str, Any], bytes]:
     request = {
         "task": task,
         "path": str(path.resolve()),
         "limits": [limits.max_pixels, limits.max_side],
         "renditions": [[size.name, size.width, size.height, size.mode] for size in renditions],
-        "edit": [*edit.crop, edit.rotation] if edit else None,
+        "edit": [*edit.crop, edit.rotation],
     }
     with _turn():
         job = _helper.send(json.dumps(request).encode())
@@ -146,8 +146,10 @@ def _raise(answer: dict[str, Any]) -> None:
     kind, detail = answer.get("error"), str(answer.get("detail", ""))[:1000]
     if kind == "CropFault":
         raise CropFault(str(answer.get("field", "")), detail)
+    if kind == "Busy":
+        raise Busy
     if kind == "UnsupportedFormat":
-        raise faults.UnsupportedFormat(detail)
+        raise UnsupportedFormat(detail)
     if kind:
         if kind != "UndecodablePicture":
             log.warning("picture.decoder_failed", error=kind, detail=detail)
@@ -197,10 +199,10 @@ def _turn() -> Iterator[None]:
     """
     deadline = time.monotonic() + MAX_WAIT
     if not _waiting.acquire(blocking=False):
-        raise faults.Busy
+        raise Busy
     try:
         if not _working.acquire(timeout=MAX_WAIT):
-            raise faults.Busy
+            raise Busy
         try:
             with _core(deadline):
                 yield
@@ -211,22 +213,12 @@ def _turn() -> Iterator[None]:
 
 
 def _core(deadline: float) -> socket.socket:
-    """A name that only one process of the host can hold; it is free again when that one ends.
-
-    Names of abstract sockets (Linux) leave no file behind, and processes that share nothing but the
-    host can count on them.
-    """
     while True:
         for number in range(CORES):
-            holder = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            try:
-                holder.bind(f"{_CORE_NAME}-{number}")
-            except OSError:
-                holder.close()
-            else:
-                return holder
+            if core := hold(f"{HOST}-{number}"):
+                return core
         if time.monotonic() > deadline:
-            raise faults.Busy
+            raise Busy
         time.sleep(_POLL)
 
 

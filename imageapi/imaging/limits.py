@@ -27,8 +27,11 @@ the largest pictures may have as many as is usual, and smaller ones more."""
 WALL_SECONDS = 30
 CPU_SECONDS = 15
 MEMORY_BYTES = 512 << 20
-BYTES_PER_PIXEL = 10
+BYTES_PER_PIXEL = 16
 """A decoder's address space: this much of `MEMORY_BYTES`, and more for each pixel of the limit."""
+LARGE_PIXELS, LARGE_WAIT = 16_000_000, 10.0
+"""Pictures with more pixels (not JPEGs, which are decoded at a fraction) are decoded one at a time on a host;
+a further one waits so many seconds."""
 MAX_ANSWER_BYTES = 256 << 20
 """Of all renditions of a picture together."""
 

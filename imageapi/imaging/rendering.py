@@ -263,7 +263,26 @@ def _scaled(image: Image.Image, span: _Span, size: Size, gap: float | None = Non
     if gap is None:
         shrink = min((box.right - box.left) / size.width, (box.bottom - box.top) / size.height)
         gap = 1.04 if shrink < 4 else 2.0
+        factor = int(shrink / gap)
+        if _has_alpha(image) and factor > 1:
+            box = _Span(*(edge / factor for edge in box))
+            small = _averaged(image, factor).resize(size, Resampling.LANCZOS, box=box)
+            return small.convert(image.mode)
     return image.resize(size, Resampling.LANCZOS, box=box, reducing_gap=gap)
+
+
+def _averaged(image: Image.Image, factor: int) -> Image.Image:
+    """A picture with alpha, premultiplied, each square of pixels averaged to one.
+
+    Pillow would premultiply a copy of the whole first; strips need next to no memory.
+    """
+    mode = {"RGBA": "RGBa", "LA": "La"}[image.mode]
+    result = Image.new(mode, (-(-image.width // factor), -(-image.height // factor)))
+    step = 64 * factor
+    for top in range(0, image.height, step):
+        strip = image.crop((0, top, image.width, min(top + step, image.height)))
+        result.paste(strip.convert(mode).reduce(factor), (0, top // factor))
+    return result
 
 
 def _encoded(picture: Image.Image, extension: str) -> bytes:

@@ -59,7 +59,15 @@ FIELDS = st.tuples(
 )
 
 
-@settings(max_examples=300)
+@pytest.mark.parametrize(
+    "cells", [(0, 0, 0, 0), (0, 1, 0, 1), (1 << 30, 0, -(1 << 30), 0), (0, -9, 0, -9)]
+)
+def test_a_mosaic_of_a_size_that_none_has(cells: tuple[int, ...]):
+    found = texts([], [(0xA302, 9, 4, struct.pack("<4i", *cells))])
+    assert found == {"CFAPattern": " ".join(map(str, cells))}
+
+
+@settings(max_examples=200)
 @given(st.lists(FIELDS, max_size=6), st.lists(FIELDS, max_size=6), st.lists(FIELDS, max_size=6))
 def test_no_fields_are_harmful(image: list[Field], photo: list[Field], gps: list[Field]):
     harmless(exif.parse(block(image, photo, gps)))

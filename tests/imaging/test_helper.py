@@ -15,11 +15,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+from PIL import Image
 
 from imageapi import imaging
 from imageapi.errors import Busy, UndecodablePicture, UnsupportedFormat
 from imageapi.geometry import Crop, CropFault, Edit
-from imageapi.imaging import helper, probing, rendering
+from imageapi.imaging import decoder, helper, places, probing, rendering
 from imageapi.imaging.limits import Limits
 from tests.imaging.corpus import rows
 from tests.imaging.pictures import ALL, corners, exif, jpeg_with_exif, ratios, saved, shorts
@@ -43,7 +44,7 @@ def children() -> list[psutil.Process]:
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch) -> Iterator[None]:
     """Cores that no other process of this machine counts, and nothing left in the end."""
-    monkeypatch.setattr(helper, "_CORE_NAME", f"\0imageapi-test-{os.getpid()}")
+    monkeypatch.setattr(helper, "HOST", f"\0imageapi-test-{os.getpid()}")
     yield
     helper._helper.stop()
     assert children() == []
@@ -165,6 +166,22 @@ def test_no_more_than_the_cores_decode_at_once_and_few_wait(tmp_path: Path, monk
         kinds = [type(job.exception(timeout=10)) for job in jobs]
     assert kinds.count(Busy) == 3
     assert kinds.count(UndecodablePicture) == cores
+
+
+def test_large_rasters_are_decoded_one_at_a_time(tmp_path: Path, monkeypatch):
+    path = saved(tmp_path / "x.png", Image.new("L", (2000, 2000)), "PNG")
+    request = {"task": "take_in", "path": str(path), "renditions": [], "edit": [0, 0, 0, 0, 0]}
+    monkeypatch.setattr(decoder, "HOST", f"\0imageapi-test-{os.getpid()}")
+    monkeypatch.setattr(decoder, "LARGE_WAIT", 0.1)
+    with places.hold(f"{decoder.HOST}-large"):
+        decoder._done(request, LIMITS)
+        monkeypatch.setattr(decoder, "LARGE_PIXELS", 1_000_000)
+        with pytest.raises(Busy):
+            decoder._done(request, LIMITS)
+        saved(path, Image.new("L", (2000, 2000)), "JPEG")
+        decoder._done(request, LIMITS)
+    saved(path, Image.new("L", (2000, 2000)), "PNG")
+    decoder._done(request, LIMITS)
 
 
 def test_threads_get_their_own_answers(tmp_path: Path):

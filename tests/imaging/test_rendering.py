@@ -291,6 +291,18 @@ def test_hidden_colours_do_not_bleed(tmp_path: Path):
     assert max(pixel[0] for pixel in shown) <= 2
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_averaging_by_strips_is_what_pillow_does_with_the_whole(mode: str):
+    picture = Image.effect_noise((403, 281), 60).convert("RGB")
+    picture.putalpha(Image.linear_gradient("L").resize(picture.size))
+    picture = picture.convert(mode)
+    size, box = Size(190, 133), (3, 5, 403, 280)
+    found = rendering._scaled(picture, rendering._Span(*box), size)
+    expected = picture.resize(size, Image.Resampling.LANCZOS, box=box, reducing_gap=1.04)
+    assert found.mode == mode
+    assert found.tobytes() == expected.tobytes()
+
+
 def profile(colorants: str) -> bytes:
     """An sRGB profile with its primaries in another order, such as `rGB` to `GRB`."""
     data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
