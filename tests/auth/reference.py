@@ -156,7 +156,7 @@ def _json(segment):
 
 
 def _is_plain(value):
-    """At most 16 levels, no key twice, no NaN, no infinity, no lone surrogate."""
+    """At most 16 levels, no key twice, no NaN, no infinity, no NUL, no lone surrogate."""
     left = [(value, 1)]
     while left:
         value, level = left.pop()
@@ -176,7 +176,7 @@ def _is_plain(value):
 
 def _is_scalar(value):
     if isinstance(value, str):
-        return not any("\ud800" <= letter <= "\udfff" for letter in value)
+        return not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in value)
     return not isinstance(value, float) or math.isfinite(value)
 
 
@@ -196,7 +196,7 @@ def _header_counts(header):
 
 
 def _is_text(value):
-    return value is None or (isinstance(value, str) and len(value) <= 128 and "\0" not in value)
+    return value is None or (isinstance(value, str) and len(value) <= 128)
 
 
 def _is_whole(value):

@@ -79,6 +79,7 @@ ACCEPTED = {
     "16 deep": object_of(f'"a":{nested(15)}'),
     "not ASCII": mint({**GOOD, "name": "Zoë 图 🜨"}),
     "a surrogate pair, escaped": object_of(r'"name":"\ud83d\udf28"'),
+    "what looks like a NUL": object_of(r'"a\\u0000":"\\\\u0000 \\\\\\u0000"'),
     "a big number": object_of(f'"a":{"9" * 4000}'),
     "an issuer's": mint({**GOOD, "iss": "acme"}, secret=ACME),
     "128 characters": mint({**GOOD, "user_id": "ü" * 128}),
@@ -225,6 +226,11 @@ def _json():
     yield "a lone surrogate as a key", object_of(r'"\udfff":1')
     yield "a lone surrogate in the header", mint(GOOD, rb'{"alg":"HS256","a":"\ud800"}')
     yield "a surrogate in UTF-8", with_payload(b'{"exp":1800003600,"a":"\xed\xa0\x80"}')
+    yield "a NUL", object_of(r'"name":"\u0000"')
+    yield "a NUL in a key", object_of(r'"abilities":{"a\u0000":{}}')
+    yield "a NUL in a list", object_of(r'"a":[["\u0000"]]')
+    yield "a NUL after backslashes", object_of(r'"a":"\\\\\u0000"')
+    yield "a NUL in the header", mint(GOOD, rb'{"alg":"HS256","a":"\u0000"}')
     yield "a key twice", object_of('"user_id":"bob"')
     yield "exp twice", object_of(f'"exp":{NOW + 3600}')
     yield "a key twice, once escaped", object_of(r'"\u0075ser_id":"bob"')
