@@ -25,7 +25,7 @@ def create() -> Response:
     with idempotency.key() as key:
         made = key.replayed({"public_id": public_id})
         if made is None:
-            made = public_id or str(uuid.uuid4())
+            made = str(uuid.uuid4()) if public_id is None else public_id
             albums.create(made, owner, g.token.issuer, confirm=key.confirming_user(200))
     return _answer(guard.album_made(made))
 

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from pathlib import Path
 
-from flask import Blueprint, Response, request, send_file
+from flask import Blueprint, Response, request
 
 from imageapi.catalog import renditions
 
 blueprint = Blueprint("files", __name__)
 
 ASSETS = Path(__file__).parent.parent / "assets"
-BLANK = ASSETS / "blank.jpg"
 
 
 @blueprint.get("/assets/blank.jpg")
 def blank() -> Response:
     """Serve the picture that stands for every rendition that can not be had."""
-    return send_file(BLANK, mimetype="image/jpeg", max_age=86400)
+    return _blank("public, max-age=86400")
 
 
 @blueprint.get("/cloudinary_cors.html")
 def cloudinary_cors() -> Response:
     """Serve the page that Cloudinary's upload widget sends old browsers back to."""
-    return send_file(ASSETS / "cloudinary_cors.html", mimetype="text/html", max_age=86400)
+    return _asset("cloudinary_cors.html", "text/html", "public, max-age=86400")
 
 
 @blueprint.get("/files/<storage>/<path:key>")
@@ -33,9 +33,7 @@ def rendition(storage: str, key: str) -> Response:
     query = request.query_string.decode("latin-1")
     shown = renditions.open_signed(storage, key, query, time.time())
     if shown is None:
-        response = send_file(BLANK, mimetype="image/jpeg")
-        response.headers["Cache-Control"] = "no-store"
-        return response
+        return _blank("no-store")
     return Response(
         shown.pieces,
         mimetype=shown.content_type,
@@ -45,3 +43,17 @@ def rendition(storage: str, key: str) -> Response:
             "Content-Length": str(shown.length),
         },
     )
+
+
+def _blank(keep: str) -> Response:
+    return _asset("blank.jpg", "image/jpeg", keep)
+
+
+def _asset(name: str, mimetype: str, keep: str) -> Response:
+    headers = {"Cache-Control": keep, "X-Content-Type-Options": "nosniff"}
+    return Response(_read(name), mimetype=mimetype, headers=headers)
+
+
+@functools.cache
+def _read(name: str) -> bytes:
+    return (ASSETS / name).read_bytes()

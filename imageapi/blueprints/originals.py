@@ -60,7 +60,7 @@ def _range(row: Row) -> tuple[int, int] | None:
     asked = request.range
     if request.method != "GET" or asked is None or asked.units != "bytes" or len(asked.ranges) > 1:
         return None
-    if "If-Range" in request.headers and request.if_range.etag != row.md5:
+    if request.headers.get("If-Range", f'"{row.md5}"') != f'"{row.md5}"':
         return None
     found = asked.range_for_length(row.bytes)
     if found is None or found[0] >= found[1]:

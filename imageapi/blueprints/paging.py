@@ -8,6 +8,8 @@ Source: RFC 8288 (Link); design §4.
 from __future__ import annotations
 
 import datetime
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -118,7 +120,7 @@ def link(limit: int, place: Place | None) -> list[tuple[str, str]]:
     """The `Link` header to the page that begins after `place`; none at the end."""
     if place is None:
         return []
-    cursor = _serializer().dumps([*_list(), *place])
+    cursor = _serializer().dumps([_list(), *place])
     query = urlencode({**_filters(), "limit": limit, "cursor": cursor})
     path = f"{library().settings.public_url}{request.path}"
     return [("Link", f'<{quote(path, safe="/:")}?{query}>; rel="next"')]
@@ -126,7 +128,7 @@ def link(limit: int, place: Place | None) -> list[tuple[str, str]]:
 
 def _place(cursor: str) -> Place:
     try:
-        *of_list, moment, last = _serializer().loads(cursor)
+        of_list, moment, last = _serializer().loads(cursor)
     except (BadData, ValueError) as error:
         raise _not_ours() from error
     if of_list != _list():
@@ -138,8 +140,9 @@ def _not_ours() -> InvalidFields:
     return InvalidFields(errors=[FieldFault("cursor", "is none of this list with these filters")])
 
 
-def _list() -> list[Any]:
-    return [g.token.issuer, request.path, sorted(_filters().items())]
+def _list() -> str:
+    text = json.dumps([g.token.issuer, request.path, sorted(_filters().items())])
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def _filters() -> Mapping[str, str]:
@@ -148,4 +151,5 @@ def _filters() -> Mapping[str, str]:
 
 def _serializer() -> URLSafeSerializer:
     keys = library().settings.secret_keys
-    return URLSafeSerializer(list(keys[::-1]), salt="imageapi.cursor")
+    options = {"digest_method": hashlib.sha256, "key_derivation": "hmac"}
+    return URLSafeSerializer(list(keys[::-1]), salt="imageapi.cursor", signer_kwargs=options)

@@ -91,7 +91,8 @@ def load(schema: marshmallow.Schema, values: Mapping[str, Any]) -> dict[str, Any
 
 def _faults(messages: Mapping[str, Any], outer: str) -> Iterator[FieldFault]:
     for name, texts in messages.items():
-        field = f"{outer}[{name}]" if outer else str(name)
+        inner = "" if name == "_schema" else name
+        field = f"{outer}[{inner}]" if outer and inner else outer or str(name)
         if isinstance(texts, dict):
             yield from _faults(texts, field)
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 from collections.abc import Iterator
 
 from imageapi.catalog import library
@@ -26,7 +27,9 @@ def stream(row: Row, start: int, length: int) -> Iterator[bytes]:
     """
     pieces = library().storages[row.storage].open(row.key, start, length)
     whole = length == row.bytes
-    return _checked(pieces, row.key, row.md5 if whole else None)
+    checked = _checked(pieces, row.key, row.md5 if whole else None)
+    # What is wrong with the first piece, or with an only one, is known before the answer begins.
+    return itertools.chain([next(checked)], checked)
 
 
 def _checked(pieces: Pieces, key: str, md5: str | None) -> Iterator[bytes]:

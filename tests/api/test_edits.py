@@ -1,0 +1,208 @@
+"""PUT, DELETE and duplicate of an image."""
+
+from __future__ import annotations
+
+import io
+import threading
+
+import pytest
+import sqlalchemy as sa
+from PIL import Image as Pillow
+
+from imageapi import geometry, models
+from imageapi.extensions import read
+from tests.conftest import jpeg
+
+
+@pytest.fixture
+def image(anna):
+    return anna.upload(data=jpeg(300, 200))
+
+
+def opened(client, url):
+    response = client.get(url)
+    assert response.status_code == 200
+    return Pillow.open(io.BytesIO(response.data))
+
+
+def test_a_crop_and_a_rotation_show_in_size_and_renditions(anna, client, image):
+    path = f"/images/{image['public_id']}"
+    edit = {"rotation": "90", "crop_x": "10.4", "crop_y": "20", "crop_w": "100.2", "crop_h": "50"}
+    edited = anna.put(path, data=edit)
+    assert edited.status_code == 200
+    assert edited.headers["ETag"] == '"1"'
+    body = edited.json
+    assert (body["width"], body["height"], body["rotation"]) == (50, 101, 90)
+    assert [body[f"crop_{side}"] for side in "xywh"] == [10.4, 20.0, 100.2, 50.0]
+    assert anna.get(path).json == body
+    assert body["infos"] == image["infos"]
+    assert body["thumbnails"] != image["thumbnails"]
+    assert opened(client, body["thumbnails"]["full"]).size == (50, 101)
+    # The old revision serves until its URLs end.
+    assert opened(client, image["thumbnails"]["full"]).size == (300, 200)
+
+
+def test_fields_that_are_not_sent_keep_their_values(anna, image):
+    path = f"/images/{image['public_id']}"
+    anna.put(path, json={"crop_x": 1, "crop_y": 2, "crop_w": 30, "crop_h": 40})
+    body = anna.put(path, json={"rotation": 180}).json
+    assert [body[f"crop_{side}"] for side in "xywh"] == [1.0, 2.0, 30.0, 40.0]
+    assert (body["width"], body["height"]) == (30, 40)
+    body = anna.put(path, json={"crop_w": 0, "crop_h": 0}).json
+    assert (body["width"], body["height"], body["rotation"]) == (300, 200, 180)
+
+
+@pytest.mark.parametrize(
+    ("values", "field"),
+    [
+        ({"rotation": 45}, "rotation"),
+        ({"rotation": "90.0"}, "rotation"),
+        ({"rotation": True}, "rotation"),
+        ({"crop_w": 10}, "crop_h"),
+        ({"crop_h": 10}, "crop_w"),
+        ({"crop_x": -1, "crop_w": 5, "crop_h": 5}, "crop_x"),
+        ({"crop_x": 299, "crop_w": 5, "crop_h": 5}, "crop_w"),
+        ({"crop_y": 199, "crop_w": 5, "crop_h": 5}, "crop_h"),
+        ({"crop_w": 0.2, "crop_h": 5}, "crop_w"),
+        ({"crop_x": "nan", "crop_w": 5, "crop_h": 5}, "crop_x"),
+        ({"crop_x": "1e999", "crop_w": 5, "crop_h": 5}, "crop_x"),
+        ({"crop_x": "1_0", "crop_w": 5, "crop_h": 5}, "crop_x"),
+        ({"crop_x": None}, "crop_x"),
+        ({"album_id": "other"}, "album_id"),
+        ({"revision": 7}, "revision"),
+        ({"infos": {}}, "infos"),
+    ],
+)
+def test_a_bad_edit_names_its_field_and_changes_nothing(anna, image, values, field):
+    path = f"/images/{image['public_id']}"
+    response = anna.put(path, json=values)
+    assert response.status_code == 422
+    assert field in [error["field"] for error in response.json["errors"]]
+    assert anna.get(path).json == image
+    assert anna.get(path).headers["ETag"] == '"0"'
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b'{"rotation": NaN}', b"\xff", b"[" * 5000])
+def test_a_body_that_is_no_json_object_is_a_400(anna, image, body):
+    path = f"/images/{image['public_id']}"
+    assert anna.put(path, data=body, content_type="application/json").status_code == 400
+
+
+def test_a_changed_field_needs_its_ability_an_equal_one_none(api, anna, image):
+    path = f"/images/{image['public_id']}"
+    crop = {"crop_x": 1, "crop_y": 2, "crop_w": 30, "crop_h": 40}
+    rotates, crops = api("holidays", "image_rotate"), api("holidays", "image_crop")
+    assert rotates.put(path, json={"rotation": 90, "crop_x": 0}).status_code == 200
+    refused = rotates.put(path, json={"rotation": 180, **crop})
+    assert (refused.status_code, refused.headers["X-message"]) == (403, "Access denied")
+    assert crops.put(path, json={"rotation": 180}).status_code == 403
+    assert crops.put(path, json={"rotation": 90, **crop}).status_code == 200
+    assert crops.put(path, json={"rotation": 90}).status_code == 200
+    assert api("holidays", "see", "image_list").put(path, json={}).status_code == 403
+    assert anna.get(path).json["rotation"] == 90
+
+
+def test_if_match_names_the_revision(anna, image):
+    path = f"/images/{image['public_id']}"
+    assert anna.put(path, json={"rotation": 90}, headers={"If-Match": '"0"'}).status_code == 200
+    for stale in ('"0"', 'W/"1"', '"x"', '"2", "3"'):
+        response = anna.put(path, json={"rotation": 180}, headers={"If-Match": stale})
+        assert (response.status_code, response.json["code"]) == (412, "precondition_failed"), stale
+    for revision, fresh in enumerate(('"1"', "*", '"9", "3"'), start=2):
+        response = anna.put(path, json={"rotation": 180}, headers={"If-Match": fresh})
+        assert response.status_code == 200, fresh
+        assert response.headers["ETag"] == f'"{revision}"'
+
+
+def test_the_revision_counts_the_edits_of_32_threads(app, token, anna, image):
+    path = f"/api/v1/images/{image['public_id']}"
+    headers = token(user_id="anna")
+    statuses = []
+
+    def edit(number):
+        client = app.test_client()
+        for turn in range(3):
+            values = {"crop_x": number, "crop_y": turn, "crop_w": 50, "crop_h": 50}
+            statuses.append(client.put(path, json=values, headers=headers).status_code)
+        app.extensions["reader"].close()
+
+    threads = [threading.Thread(target=edit, args=(number,)) for number in range(32)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(statuses) <= {200, 409}
+    assert len(statuses) == 96
+    assert anna.get(f"/images/{image['public_id']}").headers["ETag"] == f'"{statuses.count(200)}"'
+    assert statuses.count(200) >= 32
+
+
+def test_a_duplicate_shares_bytes_and_copies_the_edit(app, anna, client, image):
+    path = f"/images/{image['public_id']}"
+    anna.put(path, json={"rotation": 90})
+    made = anna.post(f"{path}/duplicate")
+    assert made.status_code == 201
+    twin = made.json
+    assert made.headers["Location"] == f"/api/v1/images/{twin['public_id']}"
+    assert twin["public_id"] != image["public_id"]
+    assert (twin["infos"], twin["rotation"], twin["width"]) == (image["infos"], 90, 200)
+    assert opened(client, twin["thumbnails"]["full"]).size == (200, 300)
+    anna.put(f"/images/{twin['public_id']}", json={"rotation": 0})
+    assert anna.get(path).json["rotation"] == 90
+    with app.app_context():
+        assert len(read(sa.select(models.StoredObject.id))) == 1
+    assert anna.get("/albums/holidays").json["images_count"] == 2
+
+
+def test_bytes_go_with_the_last_image_on_them(app, anna, client, image):
+    twin = anna.post(f"/images/{image['public_id']}/duplicate").json
+    root = app.extensions["library"].settings.instance / "storage" / "local"
+
+    def stored():
+        return [path for path in root.glob("??/*") if path.is_file()]
+
+    assert len(stored()) == 7
+    deleted = anna.delete(f"/images/{image['public_id']}")
+    assert deleted.status_code == 204
+    assert {"Content-Type", "Vary", "Content-Length"}.isdisjoint(dict(deleted.headers))
+    assert len(stored()) == 4
+    assert anna.get(f"/images/{image['public_id']}").status_code == 404
+    assert client.get(image["thumbnails"]["full"]).status_code == 404
+    assert anna.get(f"/images/{twin['public_id']}/original").status_code == 200
+    assert anna.delete(f"/images/{twin['public_id']}").status_code == 204
+    assert stored() == []
+    assert anna.delete(f"/images/{twin['public_id']}").status_code == 404
+    album = anna.get("/albums/holidays").json
+    assert (album["images_count"], album["thumbnails"]) == (0, [])
+    assert anna.get("/albums/holidays/stats").json["bytes"] == 0
+
+
+def test_a_rendition_that_is_lost_is_rendered_again(app, anna, client, image):
+    root = app.extensions["library"].settings.instance / "storage" / "local"
+    before = client.get(image["thumbnails"]["large"]).data
+    for path in root.glob("??/*.jpg"):
+        path.unlink()
+    assert client.get(image["thumbnails"]["large"]).data == before
+
+
+def test_without_its_original_a_rendition_is_the_blank_picture(app, anna, client, image):
+    root = app.extensions["library"].settings.instance / "storage" / "local"
+    for path in root.glob("??/*"):
+        path.unlink()
+    lost = client.get(image["thumbnails"]["large"])
+    assert lost.data == client.get("/assets/blank.jpg").data
+    assert lost.headers["Cache-Control"] == "no-store"
+    assert anna.get(f"/images/{image['public_id']}").status_code == 200
+
+
+def test_the_geometry_speaks_of_the_upright_picture(anna, client):
+    exif = Pillow.Exif()
+    exif[0x0112] = 6
+    image = anna.upload(data=jpeg(60, 40, exif=exif))
+    assert (image["width"], image["height"]) == (40, 60)
+    body = anna.put(
+        f"/images/{image['public_id']}",
+        json={"crop_x": 0, "crop_y": 0, "crop_w": 40, "crop_h": 10, "rotation": 270},
+    ).json
+    assert (body["width"], body["height"]) == (10, 40)
+    assert opened(client, body["thumbnails"]["full"]).size == geometry.Size(10, 40)

@@ -1,0 +1,203 @@
+"""Lists of images: pages, filters, views."""
+
+from __future__ import annotations
+
+import re
+import urllib.parse
+
+import pytest
+import sqlalchemy as sa
+
+from imageapi.catalog import listing
+from tests.conftest import jpeg
+
+LIST = "/albums/holidays/images"
+
+
+@pytest.fixture
+def pictures(anna):
+    """Seven images, oldest first."""
+    return [anna.upload(data=jpeg(seed=number)) for number in range(7)]
+
+
+def following(response):
+    """The path of the next page, or None."""
+    link = response.headers.get("Link")
+    if link is None:
+        return None
+    match = re.fullmatch(r'</api/v1(?P<path>[^>]+)>; rel="next"', link)
+    return match["path"]
+
+
+def walk(api, path):
+    pages = []
+    while path:
+        response = api.get(path)
+        assert response.status_code == 200, response.text
+        pages.append([image["public_id"] for image in response.json])
+        path = following(response)
+    return pages
+
+
+def ids(images):
+    return [image["public_id"] for image in images]
+
+
+def test_newest_first_in_pages(anna, pictures):
+    newest = ids(pictures)[::-1]
+    assert walk(anna, LIST) == [newest]
+    assert walk(anna, f"{LIST}?limit=3") == [newest[:3], newest[3:6], newest[6:]]
+    assert walk(anna, f"{LIST}?limit=7") == [newest]
+
+
+def test_a_walk_sees_what_was_there_once_while_others_come_and_go(anna, pictures):
+    there = ids(pictures)
+    first = anna.get(f"{LIST}?limit=2")
+    seen = ids(first.json)
+    anna.upload(data=jpeg(seed=100))
+    anna.delete(f"/images/{seen[1]}")
+    gone = there[0]
+    anna.delete(f"/images/{gone}")
+    for page in walk(anna, following(first)):
+        seen += page
+    assert sorted(seen) == sorted(set(there) - {gone})
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["limit=0", "limit=1001", "limit=x", "limit=1&limit=2", "cursor=x", "offset=3", "format=bmp"],
+)
+def test_a_bad_parameter_names_itself(anna, query):
+    response = anna.get(f"{LIST}?{query}")
+    assert response.status_code == 422
+    assert response.json["errors"][0]["field"] == query.partition("=")[0]
+
+
+def test_a_cursor_belongs_to_its_list_and_filters(anna, api, album, pictures):
+    album("other", owner="anna")
+    path = following(anna.get(f"{LIST}?limit=2&format=jpg"))
+    query = urllib.parse.parse_qs(path.partition("?")[2])
+    cursor = query["cursor"][0]
+    assert query["format"] == ["jpg"]
+    assert anna.get(f"{LIST}?format=jpg&cursor={cursor}").status_code == 200
+    for foreign in (
+        f"{LIST}?cursor={cursor}",
+        f"{LIST}?format=png&cursor={cursor}",
+        f"/albums/other/images?format=jpg&cursor={cursor}",
+        f"{LIST}/untag?format=jpg&cursor={cursor}",
+        f"{LIST}?format=jpg&cursor={cursor[:-1]}",
+    ):
+        response = anna.get(foreign)
+        assert (response.status_code, response.json["errors"][0]["field"]) == (422, "cursor")
+
+
+def test_filters(anna):
+    paris = anna.upload(data=jpeg(seed=1), latitude="48.86", longitude="2.35")
+    fiji = anna.upload(data=jpeg(seed=2), latitude="-18", longitude="179.5")
+    nowhere = anna.upload(data=jpeg(seed=3))
+
+    def found(query):
+        response = anna.get(f"{LIST}?{query}")
+        assert response.status_code == 200, response.text
+        return ids(response.json)
+
+    assert found("bbox=2,48,3,49") == [paris["public_id"]]
+    assert found("bbox=170,-20,-170,-10") == [fiji["public_id"]]
+    assert found("bbox=-180,-90,180,90") == ids([fiji, paris])
+    assert found("format=jpg") == ids([nowhere, fiji, paris])
+    assert found("format=png") == []
+    moment = urllib.parse.quote(fiji["created_at"])
+    assert found(f"created_after={moment}") == [nowhere["public_id"]]
+    assert found(f"created_before={moment}") == [paris["public_id"]]
+    assert found("created_after=2001-01-01&created_before=2001-01-02") == []
+    # An unescaped plus sign means a space in a query; it is understood all the same.
+    assert found(f"created_after={fiji['created_at']}") == [nowhere["public_id"]]
+    for wrong in ("bbox=1,2,3", "bbox=0,10,0,5", "bbox=0,0,181,0", "created_after=yesterday"):
+        assert anna.get(f"{LIST}?{wrong}").status_code == 422, wrong
+
+
+def test_taken_is_what_the_camera_wrote(anna):
+    taken = {0x8769: {0x9003: "2015:09:25 13:32:55"}}
+    image = anna.upload(data=jpeg(exif=_exif(taken)))
+    anna.upload(data=jpeg(seed=5))
+    assert ids(anna.get(f"{LIST}?taken_after=2015-09-25T13:32:54").json) == [image["public_id"]]
+    assert ids(anna.get(f"{LIST}?taken_before=2015-09-25T13:32:56").json) == [image["public_id"]]
+    assert anna.get(f"{LIST}?taken_after=2015-09-25T13:32:55").json == []
+
+
+def _exif(values):
+    from PIL import Image  # noqa: PLC0415
+
+    exif = Image.Exif()
+    for tag, value in values.items():
+        exif[tag] = value
+    return exif
+
+
+def test_the_same_statements_at_any_length(app, anna, pictures):
+    counts = []
+    engine = app.extensions["reader"]._engine
+    for limit in (1, 3, 7):
+        statements = []
+        sa.event.listen(
+            engine, "before_cursor_execute", lambda *args, found=statements: found.append(args[2])
+        )
+        anna.get(f"{LIST}?limit={limit}")
+        counts.append(len(statements))
+    assert counts == [2, 2, 2]
+
+
+def test_every_list_stays_in_the_albums_index(app, anna):
+    plans = []
+
+    def explain(_connection, cursor, statement, parameters, *_rest):
+        if statement.startswith("SELECT"):
+            rows = cursor.connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            plans.append([row[3] for row in rows])
+
+    sa.event.listen(app.extensions["reader"]._engine, "before_cursor_execute", explain)
+    filters = [
+        listing.Filters(),
+        listing.Filters(tag="a", format="jpg", bbox=(1, 2, 3, 4)),
+        listing.Filters(untagged=True, taken_after=1, created_before=9),
+    ]
+    with app.app_context():
+        for chosen in filters:
+            for after in (None, (5, "x")):
+                listing.page(1, 10, after, chosen)
+        listing.newest([1, 2, 3])
+    assert len(plans) == 7
+    for plan in plans:
+        assert any("ix_image_album (album_id=?" in step for step in plan), plan
+        assert not any(step.startswith("SCAN") and "generation" not in step for step in plan), plan
+    for plan in plans[:-1]:
+        assert not any("TEMP B-TREE" in step for step in plan), plan
+
+
+def test_views_count_the_lists_of_others(app, anna, api, pictures):
+    stranger = api("holidays", "image_list", user_id="bert")
+    for _ in range(3):
+        stranger.get(LIST)
+    anna.get(LIST)
+    api(user_id="bert").get(LIST)
+    app.extensions["background"].once()
+    assert anna.get("/albums/holidays").json["views_count"] == 3
+    stats = anna.get("/albums/holidays/stats").json
+    assert [views["count"] for views in stats["views"]] == [3]
+    assert (stats["images"], stats["formats"]) == (7, {"jpg": 7})
+    assert stats["bytes"] == sum(image["infos"]["bytes"] for image in pictures)
+
+
+def test_untagged_are_those_that_carry_no_tag(anna, api, pictures):
+    named = {"holidays": {"Tags": {"Sea": "Sea"}, "Access": {"image_tag": True}}}
+    tagger = api(abilities=named, user_id="bert")
+    (tag,) = tagger.get("/albums/holidays/tags").json
+    chosen = ids(pictures)[:2]
+    tagger.post(f"/tags/{tag['id']}/tag_images", json={"image_ids": chosen})
+    assert walk(anna, f"{LIST}/untag?limit=2") == [
+        ids(pictures)[:4:-1],
+        ids(pictures)[4:2:-1],
+        [ids(pictures)[2]],
+    ]
+    assert ids(anna.get(f"{LIST}?tag=Sea").json) == chosen[::-1]
+    assert anna.get(f"{LIST}?tag=Land").json == []
