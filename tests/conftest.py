@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import flask_migrate
+import hypothesis
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
@@ -22,6 +23,10 @@ from imageapi.extensions import db, transaction
 from imageapi.settings import Settings
 
 pytest.register_assert_rewrite("imageapi.storage.conformance")
+
+# A busy machine is no fault of what is tested.
+hypothesis.settings.register_profile("tests", deadline=None)
+hypothesis.settings.load_profile("tests")
 
 SECRET = "a-key-of-the-tests-0f1e2d3c4b5a69788796"
 REPOSITORY = Path(__file__).parents[1]
