@@ -250,7 +250,7 @@ def _exif(stream: BinaryIO, meta: _Meta) -> bytes:
         elif meta.items[item].method == 0:
             try:
                 stream.seek(offset)
-            except (OverflowError, OSError):
+            except (OverflowError, ValueError, OSError):
                 return b""
             data += stream.read(wanted)
     return data[4 + int.from_bytes(data[:4], "big") :]

@@ -100,12 +100,19 @@ def _text(tiff: Tiff, name: str, entry: Entry) -> str | None:
     if entry.kind in (ASCII, UTF8) or name in tags.PLAIN_UNDEFINED:
         text = _decoded(tiff.raw(entry, 4 * MAX_TEXT))
         if name.endswith(("Latitude", "Longitude")) and tags.spoken_numbers(text):
-            return tags.SHOW[name](tags.spoken_numbers(text))
+            return _shown(name, tags.spoken_numbers(text))
         return tags.LETTERS.get(name, {}).get(text, text)
     if name in tags.CODED_TEXT:
         return _coded(tiff.raw(entry, 4 * MAX_TEXT + 8), tiff.order)
     values = _values(tiff, name, entry)
-    return clean(tags.SHOW.get(name, tags.plain)(values)) if values else None
+    return _shown(name, values) if values else None
+
+
+def _shown(name: str, values: tags.Values) -> str:
+    try:
+        return clean(tags.SHOW.get(name, tags.plain)(values))
+    except ArithmeticError:  # beyond what anything is measured in
+        return clean(tags.plain(values))
 
 
 def _values(tiff: Tiff, name: str, entry: Entry) -> tags.Values:

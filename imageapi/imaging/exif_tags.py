@@ -108,8 +108,8 @@ _COLOURS = ("Red", "Green", "Blue", "Cyan", "Magenta", "Yellow", "White")
 
 
 def _mosaic(values: Values) -> str:
-    cells = [int(float(value)) for value in values]
-    if len(cells) < 4:
+    cells = [value for value in values if isinstance(value, int)]
+    if len(cells) < max(4, len(values)):
         return plain(values)
     across, down = cells[0] * 256 + cells[1], cells[2] * 256 + cells[3]
     if across > 16:  # written in the other byte order, as many cameras do
@@ -117,7 +117,7 @@ def _mosaic(values: Values) -> str:
     cells = cells[4:]
     if not (1 <= across <= 16 and 1 <= down <= 16 and across * down <= len(cells)):
         return plain(values)
-    names = [_COLOURS[cell] if cell < len(_COLOURS) else "Unknown" for cell in cells]
+    names = [_COLOURS[cell] if 0 <= cell < len(_COLOURS) else "Unknown" for cell in cells]
     rows = [names[start : start + down] for start in range(0, across * down, down)]
     return "".join(f"[{','.join(row)}]" for row in rows)
 
@@ -137,7 +137,10 @@ def degrees(values: Values) -> float | None:
     parts = [float(value) for value in values[:3]]
     if not parts or not all(map(math.isfinite, parts)):
         return None
-    return math.fsum(part / 60.0**place for place, part in enumerate(parts))
+    angle = 0.0
+    for place, part in enumerate(parts):
+        angle += part / 60.0**place
+    return angle
 
 
 _NUMBER = re.compile(r"[+-]?(?=\d|\.\d)\d*(?:\.\d*)?(?:[Ee][+-]?\d{1,3})?")

@@ -70,7 +70,7 @@ class Tiff:
         try:
             self._stream.seek(offset)
             return self._stream.read(length)
-        except (OverflowError, OSError):  # an offset that no file has
+        except (OverflowError, ValueError, OSError):  # an offset that no file has
             return b""
 
     def _unpack(self, form: str, data: bytes) -> tuple[int, ...]:

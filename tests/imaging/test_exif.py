@@ -67,6 +67,23 @@ def test_a_mosaic_of_a_size_that_none_has(cells: tuple[int, ...]):
     assert found == {"CFAPattern": " ".join(map(str, cells))}
 
 
+@pytest.mark.parametrize(
+    ("tag", "value"),
+    [(0xA302, float("inf")), (0x829A, 5e-324), (0x9201, 1e308), (0x9204, 1.7e308), (0x920A, 1e308)],
+)
+def test_numbers_beyond_all_measure_are_text_all_the_same(tag: int, value: float):
+    harmless(exif.parse(block([], [(tag, 12, 4, struct.pack("<4d", *[value] * 4))])))
+    harmless(exif.parse(block([], [(tag, 12, 1, struct.pack("<d", value))])))
+    angle = (2, 12, 3, struct.pack("<3d", *[1e308] * 3))
+    harmless(exif.parse(block([], None, [NORTH, angle, EAST, (4, *angle[1:]), (7, *angle[1:])])))
+
+
+def test_an_offset_that_no_file_has_is_nothing():
+    head = b"II+\0\x08\0\0\0"
+    assert exif.parse(head + b"\xff" * 8).texts == {}
+    assert exif.parse(head + b"\xff" * 7 + b"\x7f").texts == {}
+
+
 @settings(max_examples=200)
 @given(st.lists(FIELDS, max_size=6), st.lists(FIELDS, max_size=6), st.lists(FIELDS, max_size=6))
 def test_no_fields_are_harmful(image: list[Field], photo: list[Field], gps: list[Field]):
