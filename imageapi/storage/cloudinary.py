@@ -207,7 +207,7 @@ class CloudinaryBackend(Backend, DirectUpload):
             token = {"key": self.options.token_key, "expiration": ends}
         url, _ = sdk().utils.cloudinary_url(
             picture.key,
-            transformation=_transformation(picture, rendition),
+            raw_transformation=_transformation(picture, rendition),
             format=picture.extension,
             auth_token=token,
             **self._delivery,
@@ -389,35 +389,29 @@ class CloudinaryBackend(Backend, DirectUpload):
             yield from _pieces(answer, skip, end - start)
 
 
-def _transformation(picture: Picture, rendition: Rendition) -> Sequence[Mapping[str, Any]]:
+def _transformation(picture: Picture, rendition: Rendition) -> str:
     """The steps of a rendition: upright, cropped, turned, scaled down, in sRGB."""
     box = crop_box(picture.edit.crop, picture.size)
     whole = effective_size(picture.size, picture.edit)
     cut, size = plan(whole, rendition)
-    steps: list[Mapping[str, Any]] = [
-        {"variables": [("$revision", picture.revision)]},
-        {"angle": "exif"},
-    ]
+    steps = [f"$revision_{picture.revision}", "a_exif"]
     if box:
         steps.append(_crop(box))
     if picture.edit.rotation:
-        steps.append({"angle": picture.edit.rotation})
+        steps.append(f"a_{picture.edit.rotation}")
     if rendition.mode == "fill" and cut.size != whole:
         steps.append(_crop(cut))
     if rendition.mode == "fill" and cut.size != size:
-        steps.append({"crop": "scale", "width": size.width, "height": size.height})
+        steps.append(f"c_scale,h_{size.height},w_{size.width}")
     else:
-        steps.append({"crop": "limit", "width": rendition.width, "height": rendition.height})
-    last: dict[str, Any] = {"color_space": "srgb"}
-    if picture.extension == "jpg":
-        last["quality"] = _QUALITY
-    return [*steps, last]
+        steps.append(f"c_limit,h_{rendition.height},w_{rendition.width}")
+    steps.append("cs_srgb" if picture.extension == "png" else f"cs_srgb,q_{_QUALITY}")
+    return "/".join(steps)
 
 
-def _crop(box: Box) -> Mapping[str, Any]:
+def _crop(box: Box) -> str:
     width, height = box.size
-    sides = {"x": box.left, "y": box.top, "width": width, "height": height}
-    return {"crop": "crop", "gravity": "north_west", **sides}
+    return f"c_crop,g_north_west,h_{height},w_{width},x_{box.left},y_{box.top}"
 
 
 class _Asset(NamedTuple):
