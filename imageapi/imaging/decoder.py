@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gc
+import itertools
 import json
 import os
+import random
 import resource
 import select
 import signal
@@ -24,9 +26,11 @@ from imageapi.geometry import Crop, CropFault, Edit, Rendition
 from imageapi.imaging.limits import (
     BYTES_PER_PIXEL,
     CPU_SECONDS,
-    LARGE_PIXELS,
-    LARGE_WAIT,
+    DECODED_BYTES,
     MEMORY_BYTES,
+    ROOM,
+    ROOM_WAIT,
+    ROOMS,
     WALL_SECONDS,
     Limits,
 )
@@ -124,17 +128,28 @@ def _done(request: dict[str, Any], limits: Limits) -> tuple[dict[str, Any], list
     return answer, list(rendered.files.values())
 
 
-def _room_for(probed: Probe) -> contextlib.AbstractContextManager[object]:
-    """Large rasters are kept in memory one at a time.
+def _room_for(probed: Probe) -> contextlib.ExitStack:
+    """Hold as much of the host's memory for decoders as this picture takes, all of it or none.
 
     Raises:
-        Busy: another one takes long.
+        Busy: others hold too much of it for long.
     """
-    if probed.format == "jpg" or probed.size.width * probed.size.height <= LARGE_PIXELS:
-        return contextlib.nullcontext()
-    deadline = time.monotonic() + LARGE_WAIT
-    while (place := hold(f"{HOST}-large")) is None:
+    pixels = probed.size.width * probed.size.height
+    wanted = min(ROOMS, pixels * DECODED_BYTES[probed.format] // ROOM)
+    deadline = time.monotonic() + ROOM_WAIT
+    while len(rooms := _rooms(wanted)) < wanted:
+        for room in rooms:
+            room.close()
         if time.monotonic() > deadline:
             raise Busy
-        time.sleep(0.02)
-    return place
+        time.sleep(random.uniform(0.01, 0.05))  # noqa: S311 (so that two do not meet again)
+    held = contextlib.ExitStack()
+    for room in rooms:
+        held.enter_context(room)
+    return held
+
+
+def _rooms(wanted: int) -> list[socket.socket]:
+    """As many rooms as are wanted, or fewer."""
+    places = (hold(f"{HOST}-room-{number}") for number in range(ROOMS if wanted else 0))
+    return list(itertools.islice(filter(None, places), wanted))

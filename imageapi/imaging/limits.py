@@ -29,9 +29,11 @@ CPU_SECONDS = 15
 MEMORY_BYTES = 512 << 20
 BYTES_PER_PIXEL = 16
 """A decoder's address space: this much of `MEMORY_BYTES`, and more for each pixel of the limit."""
-LARGE_PIXELS, LARGE_WAIT = 16_000_000, 10.0
-"""Pictures with more pixels (not JPEGs, which are decoded at a fraction) are decoded one at a time on a host;
-a further one waits so many seconds."""
+DECODED_BYTES = {"jpg": 3, "png": 5, "gif": 5, "tiff": 5, "heic": 8, "avif": 9, "webp": 16}
+"""What a pixel takes at the most while it is decoded, measured with Pillow 13."""
+ROOM, ROOMS, ROOM_WAIT = 64 << 20, 10, 15.0
+"""All decoders of a host share so many rooms of so many bytes; one that needs several waits so many
+seconds for them. What needs less than one needs none."""
 MAX_ANSWER_BYTES = 256 << 20
 """Of all renditions of a picture together."""
 

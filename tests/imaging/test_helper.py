@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import signal
@@ -168,20 +169,24 @@ def test_no_more_than_the_cores_decode_at_once_and_few_wait(tmp_path: Path, monk
     assert kinds.count(UndecodablePicture) == cores
 
 
-def test_large_rasters_are_decoded_one_at_a_time(tmp_path: Path, monkeypatch):
-    path = saved(tmp_path / "x.png", Image.new("L", (2000, 2000)), "PNG")
+def test_decoders_share_the_memory_of_the_host(tmp_path: Path, monkeypatch):
+    path = saved(tmp_path / "x.png", Image.new("L", (2000, 1000)), "PNG")
     request = {"task": "take_in", "path": str(path), "renditions": [], "edit": [0, 0, 0, 0, 0]}
     monkeypatch.setattr(decoder, "HOST", f"\0imageapi-test-{os.getpid()}")
-    monkeypatch.setattr(decoder, "LARGE_WAIT", 0.1)
-    with places.hold(f"{decoder.HOST}-large"):
-        decoder._done(request, LIMITS)
-        monkeypatch.setattr(decoder, "LARGE_PIXELS", 1_000_000)
+    monkeypatch.setattr(decoder, "ROOM_WAIT", 0.1)
+    with contextlib.ExitStack() as taken:
+        for number in range(decoder.ROOMS - 3):
+            taken.enter_context(places.hold(f"{decoder.HOST}-room-{number}"))
+        decoder._done(request, LIMITS)  # 10 MB: needs no room
+        monkeypatch.setattr(decoder, "ROOM", 3_000_000)
+        decoder._done(request, LIMITS)  # needs three
+        monkeypatch.setattr(decoder, "ROOM", 2_500_000)
         with pytest.raises(Busy):
             decoder._done(request, LIMITS)
-        saved(path, Image.new("L", (2000, 2000)), "JPEG")
-        decoder._done(request, LIMITS)
-    saved(path, Image.new("L", (2000, 2000)), "PNG")
-    decoder._done(request, LIMITS)
+        monkeypatch.setattr(decoder, "ROOM", 3_000_000)
+        decoder._done(request, LIMITS)  # nothing is left held
+    monkeypatch.setattr(decoder, "ROOM", 1)
+    decoder._done(request, LIMITS)  # never more than there are
 
 
 def test_threads_get_their_own_answers(tmp_path: Path):
