@@ -146,17 +146,19 @@ def _in_process(made: Stage, kind: str, *, short: bool) -> dict[str, float]:
 
 
 def _served(made: Stage, *, short: bool) -> dict[str, tuple[dict[str, float], dict[str, float]]]:
-    apps = {
-        "ours": "wsgi:app",
-        "bare": "bench.peers.bare:app",
-        "obvious": "bench.peers.obvious:app",
+    peer = ("--config", "bench/peers/gunicorn.conf.py")
+    apps: dict[str, tuple[str, ...]] = {
+        "ours": ("wsgi:app",),
+        "bare": ("bench.peers.bare:app", *peer),
+        "obvious": ("bench.peers.obvious:app", *peer),
     }
     requests = {"one": (2000, 2000, 800), "list": (1000, 2000, 150)}
     figures: dict[Any, list[float]] = {}
+    env = made.environment(1 if short else 2)
     with contextlib.ExitStack() as stack:
         servers = {
-            name: stack.enter_context(processes.gunicorn(app, made.environment(1 if short else 2)))
-            for name, app in apps.items()
+            name: stack.enter_context(processes.gunicorn(app, env, *options))
+            for name, (app, *options) in apps.items()
         }
         for turn in range(2 if short else 6):
             for kind, path in made.paths.items():
