@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8000
 
-.PHONY: help run test lint format bench docs clean
+.PHONY: help run test lint format faults bench docs clean
 
 help:  ## This list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -34,6 +34,12 @@ format: $(VENV)/dev.stamp  ## Let ruff put the code in order.
 
 test: lint  ## Lint, then every test.
 	$(BIN)/pytest -n 2 --dist loadfile
+
+faults: $(VENV)/dev.stamp  ## Faults, fuzzing and races with their full figures (hours, not minutes).
+	FAULTS=full $(BIN)/pytest tests/faults tests/auth tests/api tests/openapi tests/corpus tests/imaging
+
+bench: $(VENV)/dev.stamp  ## Measure ours beside its peers, in one run.
+	$(BIN)/python -m bench
 
 docs: $(VENV)/dev.stamp  ## Make the parts of the documentation that come from the code.
 	$(BIN)/python docs/generate.py
