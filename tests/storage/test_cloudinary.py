@@ -519,6 +519,14 @@ class TestListing:
                 key for key in below if key > "ab/ab000010"
             ]
 
+    def test_what_comes_before_is_not_asked_for(self, server, storage):
+        for n in range(60):
+            put(storage, JPEG, f"{n % 16:x}0/{n % 16:x}0{n:06x}-0000-4000-8000-000000000000")
+        before = len(server.requests())
+        assert keys(storage, after="e") == [key for key in keys(storage) if key > "e"]
+        asked = server.requests()[before:]
+        assert len([line for line in asked if "prefix=" in line]) == 2 + 16
+
     def test_few_keys_take_one_call(self, server, storage):
         for _ in range(20):
             put(storage, JPEG)
