@@ -19,10 +19,16 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def ours(path: Path) -> None:
+    """The three renditions; the placeholder, which no peer makes, is left out."""
+    from imageapi.geometry import Edit  # noqa: PLC0415
+    from imageapi.imaging import rendering  # noqa: PLC0415
+    from imageapi.imaging.decode import decoding  # noqa: PLC0415
     from imageapi.imaging.limits import Limits  # noqa: PLC0415
-    from imageapi.imaging.rendering import take_in  # noqa: PLC0415
 
-    take_in(path, renditions(), Limits())
+    probed, header = rendering.inspect(path, Limits())
+    with decoding(Limits()):
+        for picture in rendering.compose(path, probed, header, Edit(), renditions()).values():
+            rendering._encoded(picture, "jpg")  # noqa: SLF001
 
 
 def pyvips_cascade(path: Path) -> None:

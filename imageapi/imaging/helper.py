@@ -23,13 +23,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from imageapi.errors import Busy, UndecodablePicture, UnsupportedFormat
 from imageapi.geometry import CropFault, Edit, Rendition, Size
 from imageapi.imaging.limits import MAX_ANSWER_BYTES, WALL_SECONDS, Limits
 from imageapi.imaging.places import HOST, hold
 from imageapi.imaging.values import Probe, Rendered
-from imageapi.telemetry import log
 
+log: Any = structlog.get_logger()
 CORES = len(os.sched_getaffinity(0))
 MAX_WAITING = 32
 """Callers of one process that may wait for a free core."""
