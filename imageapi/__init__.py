@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import flask
 from werkzeug.middleware.proxy_fix import ProxyFix
@@ -12,8 +14,10 @@ from imageapi.auth import guard
 from imageapi.auth.revocation import Authority
 from imageapi.blueprints import (
     albums,
+    docs,
     files,
     images,
+    openapi,
     ops,
     problems,
     responses,
@@ -25,6 +29,14 @@ from imageapi.catalog import background
 from imageapi.settings import Settings, SettingsError, load, unknown, variable
 
 API = "/api/v1"
+
+
+class _Application(flask.Flask):
+    """Flask without what it does for coroutines on every call of a view: there are none here."""
+
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """The function as it is."""
+        return func
 
 
 def create_app(settings: Settings | None = None) -> flask.Flask:
@@ -42,7 +54,7 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
         raise SettingsError(["IMAGEAPI_INSTANCE: this folder can not be made."]) from error
     telemetry.configure(settings.log_level)
 
-    app = flask.Flask(__name__, static_folder=None)
+    app = _Application(__name__, static_folder=None)
     app.url_map.merge_slashes = False
 
     extensions.init_app(app, settings.database)
@@ -58,6 +70,8 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
     app.register_blueprint(shares.blueprint, url_prefix=API)
     app.register_blueprint(files.blueprint)
     app.register_blueprint(ops.blueprint)
+    app.register_blueprint(openapi.blueprint)
+    app.register_blueprint(docs.blueprint)
     problems.init_app(app)
     guard.init_app(
         app,

@@ -8,6 +8,7 @@ from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
+from flask import g, has_request_context
 
 _SECRET_NAMES = re.compile(r"token|secret|authorization|password|signature|api_key", re.IGNORECASE)
 _JWT = re.compile(r"eyJ[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*\.?[A-Za-z0-9_-]*")
@@ -26,11 +27,21 @@ def redact(
     return event
 
 
+def _with_request(
+    _logger: object, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    # Looked up when something is logged: most requests log nothing.
+    if has_request_context() and "request_id" in g:
+        event.setdefault("request_id", g.request_id)
+    return event
+
+
 def configure(level: str) -> None:
     """Set up structlog for this process; `level` is a name such as INFO."""
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
+            _with_request,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,

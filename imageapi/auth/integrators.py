@@ -38,7 +38,9 @@ def add(session: orm.Session, name: str, now_ms: int) -> str:
         Conflict: the name is taken.
     """
     if not 0 < len(name) <= MAX_ID or not name.isprintable():
-        raise InvalidFields(errors=[FieldFault("name", f"must be 1 to {MAX_ID} characters")])
+        raise InvalidFields(
+            errors=[FieldFault("name", f"must be 1 to {MAX_ID} characters that can be printed.")]
+        )
     if _keys(session, name):
         raise Conflict(f"The integrator {name!r} is registered already.")
     return _new_key(session, name, now_ms)
@@ -50,10 +52,7 @@ def rotate(session: orm.Session, name: str, now_ms: int, grace_ms: int) -> str:
     Raises:
         NotFound: no such integrator.
     """
-    keys = _keys(session, name)
-    if not keys:
-        raise NotFound(f"There is no integrator {name!r}.")
-    for key in keys:
+    for key in _demanded(session, name):
         key.ends_ms = min(key.ends_ms or now_ms + grace_ms, now_ms + grace_ms)
     return _new_key(session, name, now_ms)
 
@@ -64,10 +63,7 @@ def remove(session: orm.Session, name: str) -> None:
     Raises:
         NotFound: no such integrator.
     """
-    keys = _keys(session, name)
-    if not keys:
-        raise NotFound(f"There is no integrator {name!r}.")
-    for key in keys:
+    for key in _demanded(session, name):
         session.delete(key)
     changed(session)
 
@@ -86,6 +82,23 @@ def all_of_them(session: orm.Session, now_ms: int) -> list[Integrator]:
         .order_by(IntegratorKey.issuer)
     )
     return [Integrator(*row) for row in rows]
+
+
+def demand(session: orm.Session, issuer: str) -> None:
+    """See that `issuer` is registered; "", the operator, always is.
+
+    Raises:
+        NotFound: no such integrator.
+    """
+    if issuer:
+        _demanded(session, issuer)
+
+
+def _demanded(session: orm.Session, name: str) -> list[IntegratorKey]:
+    keys = _keys(session, name) if name.isprintable() else []
+    if not keys:
+        raise NotFound(f"There is no integrator {name!r}.")
+    return keys
 
 
 def _keys(session: orm.Session, name: str) -> list[IntegratorKey]:

@@ -76,6 +76,9 @@ POLICY: Mapping[str, Rule] = {
     "files.blank": Access.PUBLIC,
     "files.cloudinary_cors": Access.PUBLIC,
     "ops.healthz": Access.PUBLIC,
+    "openapi.show": Access.PUBLIC,
+    "docs.page": Access.PUBLIC,
+    "docs.asset": Access.PUBLIC,
 }
 """Endpoint to its rule: any one of the abilities in the album, or an `Access`."""
 
@@ -131,7 +134,7 @@ def abilities(
     if token.share is not None:
         return _shared(token, album, share)
     if album.public_id in token.entries:
-        return granted(token.entries[album.public_id])
+        return _by_entry(token, album.public_id)
     if album.owner is not None and token.user_id == album.owner:
         return OWNER_ABILITIES
     return None
@@ -142,6 +145,13 @@ def _shared(token: Token, album: AlbumFacts, share: ShareFacts | None) -> frozen
         return None
     (entry,) = token.entries.values()
     return (granted(entry) & share.abilities) - {Ability.IMAGE_SHARE}
+
+
+def _by_entry(token: Token, public_id: str) -> frozenset[Ability]:
+    found = token.granted.get(public_id)
+    if found is None:
+        found = token.granted[public_id] = granted(token.entries[public_id])
+    return found
 
 
 def granted(entry: object) -> frozenset[Ability]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,14 +20,16 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 
 from imageapi.auth.tokens import Key, Keyring, Revoked, Token
-from imageapi.extensions import read
-from imageapi.models import Generation, IntegratorKey, Revocation
+from imageapi.errors import Conflict, NotFound
+from imageapi.extensions import Row, read
+from imageapi.models import Generation, IntegratorKey, Revocation, Share
 
 _GENERATION = sa.select(Generation.value)
 _KEYS = sa.select(IntegratorKey.issuer, IntegratorKey.secret, IntegratorKey.ends_ms).order_by(
     IntegratorKey.id.desc()
 )
 _REVOCATIONS = sa.select(Revocation.kind, Revocation.issuer, Revocation.subject, Revocation.at)
+_SHARE = sa.select(Share.__table__).where(Share.id == sa.bindparam("share_id"))
 
 Subject = tuple[str, str, str]
 
@@ -118,10 +121,16 @@ def _generation() -> int:
     return value
 
 
-def revoke(session: orm.Session, kind: str, issuer: str, subject: str, at: int) -> None:
-    """Refuse the tokens of a subject that were not issued after `at` (seconds since 1970)."""
-    session.merge(Revocation(kind=kind, issuer=issuer, subject=subject, at=at))
+def revoke(session: orm.Session, kind: str, issuer: str, subject: str, at: int) -> int:
+    """Refuse the tokens of a subject that were not issued after `at` (seconds since 1970).
+
+    Returns: the moment in force: a later one of before stays, so nothing that is refused comes back.
+    """
+    before = session.get(Revocation, (kind, issuer, subject))
+    last = at if before is None else max(at, before.at)
+    session.merge(Revocation(kind=kind, issuer=issuer, subject=subject, at=last))
     changed(session)
+    return last
 
 
 def lift(session: orm.Session, kind: str, issuer: str, subject: str) -> bool:
@@ -132,6 +141,28 @@ def lift(session: orm.Session, kind: str, issuer: str, subject: str) -> bool:
     session.delete(row)
     changed(session)
     return True
+
+
+def share(share_id: str) -> Row | None:
+    """The share, live or not: a row of `share`."""
+    rows = read(_SHARE, share_id=share_id)
+    return rows[0] if rows else None
+
+
+def lift_share(session: orm.Session, share: Row) -> None:
+    """Give a share back that was ended.
+
+    Args:
+        share: of `share`.
+    Raises:
+        NotFound: it has not been ended.
+        Conflict: it has expired meanwhile.
+    """
+    if share.revoked_ms is None:
+        raise NotFound(f"The share {share.id} has not been ended.")
+    if share.expires_at <= time.time():
+        raise Conflict(f"The share {share.id} has expired; it can not be given back.")
+    session.execute(sa.update(Share).where(Share.id == share.id).values(revoked_ms=None))
 
 
 def changed(session: orm.Session) -> None:

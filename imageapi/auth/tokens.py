@@ -77,6 +77,7 @@ class Token:
         share: the id of the share that it comes from, or None.
         key_ends: when the key that signed it ends, seconds since 1970.
         renewed: the X-token given last, by the second it was asked for.
+        granted: what its entries were found to grant, by album id.
     """
 
     text: str
@@ -89,6 +90,7 @@ class Token:
     share: str | None
     key_ends: float
     renewed: dict[int, str] = field(default_factory=dict, repr=False)
+    granted: dict[str, frozenset[Any]] = field(default_factory=dict, repr=False)
 
 
 def credential(header: str | None) -> str:

@@ -9,8 +9,8 @@ import re
 import time
 import uuid
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-import structlog
 from flask import Flask, Response, g, request
 from werkzeug.datastructures import Headers
 
@@ -33,6 +33,9 @@ P3P = ("P3P", 'CP="NOI ADM DEV PSAi COM NAV OUR OTRo STP IND DEM"')
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
 Pairs = Iterable[tuple[str, str]]
 
 
@@ -45,8 +48,6 @@ def _begin() -> None:
     g.started = time.perf_counter()
     given = request.environ.get("HTTP_X_REQUEST_ID", "")
     g.request_id = given if _REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
-    structlog.contextvars.clear_contextvars()
-    structlog.contextvars.bind_contextvars(request_id=g.request_id)
 
 
 def json(text: str, status: int = 200, headers: Pairs = ()) -> Response:
@@ -64,7 +65,7 @@ def json(text: str, status: int = 200, headers: Pairs = ()) -> Response:
 
 def empty(headers: Pairs = ()) -> Response:
     """A 204: no body, and none of the headers that speak of one."""
-    response = _answer(b"", 204, headers, [], [])
+    response = _answer((), 204, headers, [], [])
     del response.headers["Content-Type"]
     return response
 
@@ -83,11 +84,19 @@ def not_modified(headers: Pairs) -> Response:
     return response
 
 
+class _Answer(Response):
+    """A response whose headers are complete: werkzeug need not copy and correct them."""
+
+    def get_wsgi_headers(self, environ: WSGIEnvironment) -> Headers:  # noqa: ARG002
+        """The headers as they are."""
+        return self.headers
+
+
 def _answer(
     body: bytes | Iterable[bytes], status: int, headers: Pairs, about: Pairs, length: Pairs
 ) -> Response:
     runtime = time.perf_counter() - g.started
-    return Response(
+    return _Answer(
         body,
         status,
         Headers(

@@ -212,7 +212,7 @@ def image(row: Row) -> str:
         f',"width":{row.width},"height":{row.height},"rotation":{row.rotation}'
         f',"crop_x":{row.crop_x!r},"crop_y":{row.crop_y!r}'
         f',"crop_w":{row.crop_w!r},"crop_h":{row.crop_h!r},"album_id":{dump(row.album)}'
-        f',"thumbnails":{dump(renditions.thumbnails(row))}}}'
+        f',"thumbnails":{renditions.thumbnails(row)}}}'
     )
 
 

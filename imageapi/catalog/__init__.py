@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass
+from typing import Any
 
+import cachetools
 from flask import Flask, current_app
 
 from imageapi.catalog.views import Views
@@ -18,7 +21,10 @@ from imageapi.storage.storages import Storages
 
 @dataclass(frozen=True)
 class Library:
-    """What the catalog of one application works with."""
+    """What the catalog of one application works with.
+
+    `thumbnails`: JSON text of URLs that were made already; `lock` guards it.
+    """
 
     settings: Settings
     storages: Storages
@@ -26,6 +32,13 @@ class Library:
     limits: Limits
     geoip: GeoIP
     views: Views
+    thumbnails: cachetools.LRUCache[tuple[Any, ...], str]
+    lock: threading.Lock
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the renditions, largest first."""
+        return tuple(rendition.name for rendition in self.renditions)
 
 
 def init_app(app: Flask, settings: Settings) -> None:
@@ -48,6 +61,8 @@ def init_app(app: Flask, settings: Settings) -> None:
         limits=Limits(max_pixels=settings.max_pixels),
         geoip=GeoIP(settings.geoip_database),
         views=Views(),
+        thumbnails=cachetools.LRUCache(4096),
+        lock=threading.Lock(),
     )
 
 

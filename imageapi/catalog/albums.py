@@ -19,8 +19,10 @@ from imageapi.models import (
     ID_LENGTH,
     Album,
     AlbumViews,
+    Generation,
     Image,
     ReservedID,
+    Revocation,
     Share,
     StoredObject,
     Tag,
@@ -34,7 +36,11 @@ _FIND = ALBUMS.where(
     Album.issuer == sa.bindparam("issuer"), Album.public_id == sa.bindparam("public_id")
 )
 _ONE = ALBUMS.where(Album.id == sa.bindparam("album_id"))
-_IMAGES = sa.select(Image.id).where(Image.album_id == sa.bindparam("album_id")).limit(100)
+# Of a deleted album only: SQLite gives a row's id out again, and work may be done twice.
+_DELETED = sa.select(Album.id).where(
+    Album.id == sa.bindparam("album_id"), Album.deleted_ms.is_not(None)
+)
+_IMAGES = sa.select(Image.id).where(Image.album_id.in_(_DELETED)).limit(100)
 _FORMATS = (
     sa.select(StoredObject.format, sa.func.count().label("images"))
     .join(Image, Image.object_id == StoredObject.id)
@@ -182,6 +188,23 @@ def rename(album: Row, public_id: str, confirm: Confirm = agreed) -> None:
         raise Conflict(f"There is an album {public_id!r} already.") from error
 
 
+def transfer(album: Row, owner: str) -> None:
+    """Give an album to another user of its issuer.
+
+    Args:
+        album: of `models.ALBUMS`.
+        owner: a user id.
+    Raises:
+        InvalidFields: that is no user id.
+        NotFound: the album was deleted meanwhile.
+    """
+    check_name("owner", owner)
+    there = sa.update(Album).where(Album.id == album.id, Album.deleted_ms.is_(None))
+    with transaction() as session:
+        if session.connection().execute(there.values(owner=owner)).rowcount == 0:
+            raise NotFound
+
+
 def delete(album: Row, confirm: Confirm = agreed) -> None:
     """Delete an album: gone for everybody when this returns; its images and bytes go after it."""
     with transaction() as session:
@@ -218,9 +241,19 @@ def _empty(payload: dict[str, Any]) -> None:
         for number in todo:
             work.run(number)
     with transaction() as session:
+        if session.scalar(_DELETED, {"album_id": album_id}) is None:
+            return
         for model in (Tag, Share, AlbumViews, StoredObject):
             session.execute(sa.delete(model).where(model.album_id == album_id))
+        _forget_revocation(session, album_id)
         session.execute(sa.delete(Album).where(Album.id == album_id))
+
+
+def _forget_revocation(session: orm.Session, album_id: int) -> None:
+    """Leave no revocation to the next album that SQLite gives this row id to."""
+    theirs = (Revocation.kind == "album", Revocation.subject == str(album_id))
+    if session.connection().execute(sa.delete(Revocation).where(*theirs)).rowcount:
+        session.execute(sa.update(Generation).values(value=Generation.value + 1))
 
 
 def opened_by(
@@ -252,6 +285,15 @@ def opened_by(
     if len(rows) <= limit:
         return rows, None
     return rows[:limit], (rows[limit - 1].created_ms, rows[limit - 1].id)
+
+
+def reached(issuer: str, owner: str | None, entries: Collection[str]) -> Sequence[Row]:
+    """The albums of an issuer that a user owns, and those of these ids: rows of `models.ALBUMS`."""
+    theirs = sa.false() if owner is None else Album.owner == owner
+    named = Album.public_id.in_(list(entries))
+    return read(
+        ALBUMS.where(Album.issuer == issuer, sa.or_(theirs, named)).order_by(Album.public_id)
+    )
 
 
 def formats(album_id: int) -> dict[str, int]:

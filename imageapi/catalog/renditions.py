@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -47,20 +48,39 @@ def picture(row: Row) -> Picture:
     )
 
 
-def thumbnails(row: Row) -> dict[str, str]:
-    """Name to URL of every rendition of an image; `BLANK` where the storage can not give one.
+def thumbnails(row: Row) -> str:
+    """Name to URL of every rendition of an image, as JSON text, from a row of `models.IMAGES`.
 
-    Not rendered yet, failed, or a storage that is gone: never an error, never any I/O.
+    `BLANK` where the storage can not give one: not rendered yet, failed, or a storage that is gone;
+    never an error, never any I/O. What was made is kept for its window.
     """
     shelf = library()
     if not row.rendered:
-        return {rendition.name: BLANK for rendition in shelf.renditions}
+        return _json(dict.fromkeys(shelf.names, BLANK))
+    now = time.time()
+    window = now // shelf.settings.url_window
+    known = (row.id, row.revision, row.storage, row.rendered, window)
+    with shelf.lock:
+        text = shelf.thumbnails.get(known)
+    if text is not None:
+        return text
     try:
-        storage = shelf.storages[row.storage]
+        text = _json(_urls(row, now))
     except StorageUnavailable:
-        return {rendition.name: BLANK for rendition in shelf.renditions}
-    now, shown = time.time(), picture(row)
+        return _json(dict.fromkeys(shelf.names, BLANK))
+    with shelf.lock:
+        shelf.thumbnails[known] = text
+    return text
+
+
+def _urls(row: Row, now: float) -> dict[str, str]:
+    shelf, shown = library(), picture(row)
+    storage = shelf.storages[row.storage]
     return {r.name: storage.rendition_url(shown, r, now) for r in shelf.renditions}
+
+
+def _json(urls: dict[str, str]) -> str:
+    return json.dumps(urls, ensure_ascii=False, separators=(",", ":"))
 
 
 def keys(shown: Picture) -> list[str]:
