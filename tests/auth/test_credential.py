@@ -144,7 +144,7 @@ HEADERS = st.one_of(
 )
 
 
-@settings(max_examples=many(1500, 100_000), deadline=None)
+@settings(max_examples=many(1000, 20_000), deadline=None)
 @given(HEADERS)
 def test_a_second_parser_reads_the_same(header):
     try:

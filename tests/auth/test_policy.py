@@ -70,7 +70,7 @@ SHARES = st.none() | st.builds(
 )
 
 
-@settings(max_examples=many(2000, 50_000), deadline=None)
+@settings(max_examples=many(1000, 50_000), deadline=None)
 @given(CLAIMS, ALBUMS, SHARES)
 def test_the_decision_is_the_references(claims, album, share):
     token = mint(dump(claims))
@@ -84,8 +84,11 @@ def test_the_decision_is_the_references(claims, album, share):
     assert decided == wanted
 
 
+NAMES = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=3)
+
+
 @settings(max_examples=many(1000, 10_000), deadline=None)
-@given(st.text(max_size=3), st.text(max_size=3))
+@given(NAMES, NAMES)
 def test_an_entry_opens_the_album_of_exactly_its_id(named, asked):
     said = {"exp": NOW + 60, "abilities": {named: {"Access": {"see": True}}}}
     token = KEYRING.verify(mint(said), NOW)
