@@ -37,7 +37,7 @@ def rows(*, short: bool) -> Iterator[Row]:
             for app in (small, big)
         }
         figures = inprocess.compare(
-            {"few": works[small], "many": works[big]}, rounds=3 if short else 31, repeat=100
+            {"few": works[small], "many": works[big]}, rounds=3 if short else 21, repeat=100
         )
         yield Row(
             f"one image of {many:,} rows at random, in process: CPU µs",
@@ -77,7 +77,7 @@ def _pages(app: Flask, authorization: str, large: int, *, short: bool) -> Iterat
             name: functools.partial(inprocess.call, app, inprocess.environ(path, authorization))
             for name, path in (("first", first), ("last", last))
         },
-        rounds=3 if short else 31,
+        rounds=3 if short else 21,
         repeat=5,
     )
     yield Row(what, figures["last"], figures["first"], "first page", 1.1)

@@ -152,7 +152,7 @@ def _served(made: Stage, *, short: bool) -> dict[str, tuple[dict[str, float], di
         "bare": ("bench.peers.bare:app", *peer),
         "obvious": ("bench.peers.obvious:app", *peer),
     }
-    requests = {"one": (2000, 2000, 800), "list": (1000, 2000, 150)}
+    requests = {"one": (2000, 2000, 800), "list": (600, 1500, 80)}
     figures: dict[Any, list[float]] = {}
     env = made.environment(1 if short else 2)
     with contextlib.ExitStack() as stack:
