@@ -1,0 +1,445 @@
+"""What each route takes, answers and refuses, for the OpenAPI document: one row a route.
+
+What the code knows already is not repeated here: paths and methods are those of the URL map, the
+summary is the view's docstring, who may is the policy table, fields are those of the schemas that
+check them, codes and statuses those of `errors`. To add a route: one row in `OPERATIONS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import marshmallow
+
+from imageapi.auth.policy import POLICY, Access
+from imageapi.blueprints import answers, originals, paging, schemas
+from imageapi.errors import (
+    AccessDenied,
+    BadRequest,
+    Busy,
+    Conflict,
+    DatabaseUnavailable,
+    DigestMismatch,
+    IdempotencyMismatch,
+    ImageAPIError,
+    IncompleteBody,
+    InvalidFields,
+    LengthRequired,
+    NotFound,
+    PayloadTooLarge,
+    PreconditionFailed,
+    RangeNotSatisfiable,
+    StorageCorrupt,
+    StorageDenied,
+    StorageError,
+    StorageFull,
+    StorageNotFound,
+    StorageUnavailable,
+    TooManyRequests,
+    Unauthorized,
+    UndecodablePicture,
+    UnsupportedFormat,
+)
+
+Errors = tuple[type[ImageAPIError], ...]
+
+
+@dataclass(frozen=True)
+class Said:
+    """One way in which a request succeeds.
+
+    Attributes:
+        text: what it means.
+        schema: of the JSON body, or None.
+        many: whether the body is an array of it.
+        kinds: media types of a body that is no JSON of ours.
+        headers: names in `ANSWER_HEADERS`; those that every answer has are not repeated here.
+    """
+
+    text: str
+    schema: type[answers.Answer] | None = None
+    many: bool = False
+    kinds: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One method of one route.
+
+    Attributes:
+        answers: status to what it says.
+        text: what the view's docstring leaves to be said.
+        query: the schema that its query is checked by.
+        body: the schema that its body, JSON or a form, is checked by; `example` shows one.
+        upload: whether its body is a file, multipart.
+        headers: names in `REQUEST_HEADERS`.
+        refuses: the errors that it has beyond those of every route like it.
+        head: whether HEAD is worth a mention of its own.
+    """
+
+    answers: Mapping[int, Said]
+    text: str = ""
+    query: type[marshmallow.Schema] | None = None
+    body: type[marshmallow.Schema] | None = None
+    example: Mapping[str, Any] = field(default_factory=dict)
+    upload: bool = False
+    headers: tuple[str, ...] = ()
+    refuses: Errors = ()
+    head: bool = False
+
+
+TOKEN: Errors = (Unauthorized, AccessDenied, TooManyRequests, DatabaseUnavailable, ImageAPIError)
+"""The errors of every route that needs a token."""
+ANY: Errors = (ImageAPIError,)
+"""The errors of every other route."""
+_BODY: Errors = (BadRequest, PayloadTooLarge, UnsupportedFormat, InvalidFields)
+_ONCE: Errors = (InvalidFields, IdempotencyMismatch, Conflict)
+_STORAGE: Errors = (StorageDenied, StorageUnavailable, StorageCorrupt, StorageError)
+_IMAGE_TYPES = tuple(originals.TYPES.values())
+
+
+def _image(text: str, *headers: str) -> Said:
+    return Said(text, answers.Image, headers=headers)
+
+
+def _many(text: str, schema: type[answers.Answer], *headers: str) -> Said:
+    return Said(text, schema, many=True, headers=headers)
+
+
+_GONE = {204: Said("Done; no body.")}
+_PAGED = "Newest first. `Link` leads to the next page; without one, this is the last."
+
+OPERATIONS: Mapping[str, Operation] = {
+    "images.show": Operation(
+        {200: _image("The image.", "ETag")},
+        refuses=(NotFound,),
+        head=True,
+    ),
+    "images.update": Operation(
+        {200: _image("The image as it is now.", "ETag")},
+        text=(
+            "Fields that are not sent keep their values. The crop is in pixels of the upright, "
+            "unrotated original and is applied before the rotation; `crop_w` and `crop_h` both 0 "
+            "mean no crop. A field that changes needs its ability: `image_rotate` for `rotation`, "
+            "`image_crop` for the others."
+        ),
+        body=schemas.ImageEdit,
+        example={"rotation": 90, "crop_x": 8, "crop_y": 0, "crop_w": 24, "crop_h": 32.5},
+        headers=("If-Match",),
+        refuses=(NotFound, Conflict, PreconditionFailed, *_BODY),
+    ),
+    "images.delete": Operation(_GONE, refuses=(NotFound,)),
+    "images.duplicate": Operation(
+        {201: _image("The new image.", "ETag", "Location")},
+        headers=("Idempotency-Key",),
+        refuses=(NotFound, *_BODY, *_ONCE),
+    ),
+    "images.original": Operation(
+        {
+            200: Said(
+                "The bytes.",
+                kinds=_IMAGE_TYPES,
+                headers=(
+                    *("Accept-Ranges", "Content-Disposition", "Content-Security-Policy"),
+                    *("OriginalETag", "Repr-Digest"),
+                ),
+            ),
+            206: Said(
+                "The one range that was asked for.",
+                kinds=_IMAGE_TYPES,
+                headers=(
+                    *("Accept-Ranges", "Content-Disposition", "Content-Security-Policy"),
+                    *("OriginalETag", "Repr-Digest", "Content-Range"),
+                ),
+            ),
+            304: Said("`If-None-Match` names these bytes.", headers=("OriginalETag",)),
+        },
+        text="The file name is the one of the upload, made safe. More than one range is answered whole.",
+        headers=("Range", "If-Range", "If-None-Match", "If-Match-Original"),
+        refuses=(NotFound, PreconditionFailed, RangeNotSatisfiable, StorageNotFound, *_STORAGE),
+        head=True,
+    ),
+    "albums.create": Operation(
+        {200: Said("The album.", answers.Album)},
+        text=(
+            "Its owner is the token's user. Without an id it gets a UUID. An id has 1 to 128 "
+            "characters (NFC), no control character, none of `/ \\ ? # % ,`, no space at its ends, "
+            "and is not `.` or `..`."
+        ),
+        body=schemas.AlbumBody,
+        example={"album": {"public_id": "holidays"}},
+        headers=("Idempotency-Key",),
+        refuses=(NotFound, StorageUnavailable, *_BODY, *_ONCE),
+    ),
+    "albums.index": Operation(
+        {200: _many("The albums.", answers.AlbumItem, "Link")},
+        text=_PAGED,
+        query=paging.Page,
+        refuses=(InvalidFields,),
+    ),
+    "albums.show": Operation({200: Said("The album.", answers.Album)}, refuses=(NotFound,)),
+    "albums.update": Operation(
+        {200: Said("The album under its new id.", answers.Album)},
+        text="The rule for ids is that of `POST /albums`. Without one, nothing changes.",
+        body=schemas.AlbumBody,
+        example={"album": {"public_id": "holidays 2026"}},
+        refuses=(NotFound, Conflict, *_BODY),
+    ),
+    "albums.delete": Operation(
+        _GONE,
+        text="Only for the album's owner.",
+        refuses=(NotFound, *_BODY),
+    ),
+    "albums.list_images": Operation(
+        {200: _many("The images.", answers.Image, "Link")},
+        text=f"{_PAGED} An album out of reach has none.",
+        query=paging.ImagesPage,
+        refuses=(InvalidFields,),
+    ),
+    "albums.list_untagged": Operation(
+        {200: _many("The images.", answers.Image, "Link")},
+        text=f"{_PAGED} An album out of reach has none.",
+        query=paging.ImagesPage,
+        refuses=(InvalidFields,),
+    ),
+    "albums.upload_image": Operation(
+        {
+            201: _image("The new image.", "ETag", "Location"),
+            200: _image("The image that has these bytes already.", "X-duplicate"),
+        },
+        text=(
+            "One part `file`, and the browser's position where it is known. JPEG, PNG, GIF, WebP, "
+            "AVIF, TIFF and, where the service has it, HEIC: what counts are the bytes, not the name."
+        ),
+        upload=True,
+        body=schemas.Location,
+        headers=("Idempotency-Key", "Content-Digest", "Repr-Digest"),
+        refuses=(
+            *(NotFound, IncompleteBody, LengthRequired, UndecodablePicture, DigestMismatch, Busy),
+            *(*_BODY, *_ONCE, *_STORAGE, StorageFull),
+        ),
+    ),
+    "albums.stats": Operation({200: Said("The numbers.", answers.Stats)}, refuses=(NotFound,)),
+    "tags.index": Operation(
+        {200: _many("The tags.", answers.Tag)},
+        text="Tags come from the `Tags` of the token's entry. An album out of reach has none.",
+    ),
+    "tags.list_images": Operation(
+        {200: _many("The tags on the images, oldest first.", answers.TagImage, "Link")},
+        text="An album out of reach has none. `Link` leads to the next page.",
+        query=paging.TagImagesPage,
+        refuses=(InvalidFields,),
+    ),
+    "tags.put_on": Operation(
+        {200: _many("One for each image, in the order sent.", answers.TagImage)},
+        text="An image that carries the tag already keeps it as it is.",
+        body=schemas.TagImagesBody,
+        example={"image_ids": [answers.UUID]},
+        refuses=(NotFound, *_BODY),
+    ),
+    "tags.take_off": Operation(_GONE, refuses=(NotFound,)),
+    "shares.create": Operation(
+        {201: Said("The share, with its token.", answers.NewShare)},
+        text="The abilities are at most one's own, and never `image_share`.",
+        body=schemas.ShareRequest,
+        example={
+            "abilities": ["see", "image_list"],
+            "expires_in": 3600,
+            "label": "For grandmother",
+        },
+        refuses=(NotFound, *_BODY),
+    ),
+    "shares.index": Operation(
+        {200: _many("The shares.", answers.Share)},
+        text="An album out of reach has none.",
+    ),
+    "shares.delete": Operation(_GONE, refuses=(NotFound,)),
+    "files.rendition": Operation(
+        {200: Said("The rendition, or the blank picture.", kinds=("image/jpeg", "image/png"))},
+        text=(
+            "The URLs stand in `thumbnails`, whole: use them as they are, until they end. `key` has a "
+            "slash in it."
+        ),
+        refuses=(NotFound, DatabaseUnavailable),
+    ),
+    "files.blank": Operation({200: Said("The picture.", kinds=("image/jpeg",))}),
+    "files.cloudinary_cors": Operation({200: Said("The page.", kinds=("text/html",))}),
+    "ops.healthz": Operation({200: Said("It does.", kinds=("text/plain",))}),
+    "openapi.show": Operation(
+        {
+            200: Said("The document.", kinds=("application/json",), headers=("DocumentETag",)),
+            304: Said("`If-None-Match` names it.", headers=("DocumentETag",)),
+        },
+        headers=("If-None-Match",),
+    ),
+    "docs.page": Operation({200: Said("The page.", kinds=("text/html",))}),
+    "docs.asset": Operation(
+        {
+            200: Said("The file.", kinds=("text/javascript", "text/css", "image/png")),
+            304: Said("`If-None-Match` names it.", headers=("DocumentETag",)),
+        },
+        headers=("If-None-Match",),
+        refuses=(NotFound,),
+    ),
+}
+"""Endpoint to its row."""
+
+
+def errors(endpoint: str) -> Errors:
+    """Every error that a route answers, each once."""
+    public = isinstance(rule := POLICY[endpoint], Access) and rule in (Access.PUBLIC, Access.SIGNED)
+    return tuple(dict.fromkeys([*(ANY if public else TOKEN), *OPERATIONS[endpoint].refuses]))
+
+
+PATH: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "image_id": ("The image's `public_id`.", {}),
+    "album_id": (
+        "The album's `public_id`, percent-encoded.",
+        {"minLength": 1, "maxLength": 128, "pattern": r"^[^/\\?#%,\u0000-\u001f\u007f-\u009f]+$"},
+    ),
+    "tag_id": ("The tag's `id`.", {}),
+    "tag_image_id": ("The `id` of the tag's being on the image.", {}),
+    "share_id": ("The share's `id`.", {}),
+    "storage": ("The storage's name.", {"pattern": "^[a-z0-9]+$"}),
+    "key": ("The rendition.", {}),
+    "name": ("A file of the page.", {"pattern": "^[a-z0-9.-]+$"}),
+}
+"""Variable of a path to what it is, and its schema beyond that of its converter."""
+
+FIELDS: Mapping[str, str] = {
+    "limit": "The most items of a page.",
+    "cursor": "Where the page begins: from the `Link` of the page before, with the same filters.",
+    "tag": "The name of a tag that they carry.",
+    "taken_after": "Taken after this moment: ISO 8601; without an offset as cameras write it.",
+    "taken_before": "Taken before this moment: ISO 8601; without an offset as cameras write it.",
+    "created_after": "Made after this moment: ISO 8601; without an offset in the service's zone.",
+    "created_before": "Made before this moment: ISO 8601; without an offset in the service's zone.",
+    "bbox": (
+        "West, south, east, north in degrees, separated by commas; west > east crosses the "
+        "antimeridian."
+    ),
+    "format": "The format, as in `infos`.",
+    "album_id": "The album.",
+    "tag_name": "Only this tag.",
+    "image_id": "Only this image.",
+    "rotation": "Degrees clockwise.",
+    "crop_x": "Pixels from the left.",
+    "crop_y": "Pixels from the top.",
+    "crop_w": "Pixels.",
+    "crop_h": "Pixels.",
+    "album": "The album.",
+    "public_id": "The album's id.",
+    "image_ids": "Images of the tag's album.",
+    "abilities": "What the share allows.",
+    "expires_in": "Seconds until the share ends.",
+    "label": "A note for oneself.",
+    "accuracy": "Metres.",
+    "latitude": "Degrees north; not without `longitude`.",
+    "longitude": "Degrees east; not without `latitude`.",
+    "file": "The picture.",
+}
+"""Field of a query or a body to what it is."""
+
+_DIGEST = r"^[a-z0-9*_.-]+=:[A-Za-z0-9+/=]*:$"
+_ETAG = r'^(W/)?"[!#-~]*"$'
+
+REQUEST_HEADERS: Mapping[str, tuple[str, str, Mapping[str, Any]]] = {
+    "If-Match": (
+        "If-Match",
+        "The `ETag` of the revision that is to be edited; another one by now: 412.",
+        {"pattern": _ETAG, "examples": ['"3"']},
+    ),
+    "If-Match-Original": (
+        "If-Match",
+        "The `ETag` of the bytes that are meant.",
+        {"pattern": _ETAG, "examples": ['"5a98d4d3e5d39024abf237be55e99b15"']},
+    ),
+    "If-None-Match": (
+        "If-None-Match",
+        "The `ETag` of the bytes that one has.",
+        {"pattern": _ETAG, "examples": ['"5a98d4d3e5d39024abf237be55e99b15"']},
+    ),
+    "Range": (
+        "Range",
+        "One range of bytes.",
+        {"pattern": r"^bytes=(\d{1,15}-\d{0,15}|-\d{1,15})$", "examples": ["bytes=0-1023"]},
+    ),
+    "If-Range": (
+        "If-Range",
+        "The `ETag` that the range is of; another one by now: all of the bytes.",
+        {"pattern": _ETAG, "examples": ['"5a98d4d3e5d39024abf237be55e99b15"']},
+    ),
+    "Idempotency-Key": (
+        "Idempotency-Key",
+        "The same key with the same request, within a day: the same answer, and nothing done twice.",
+        {"pattern": "^[!-~]{1,255}$", "examples": ["6b1f3d5e-upload-17"]},
+    ),
+    "Content-Digest": (
+        "Content-Digest",
+        "A digest of the file or of the whole body (RFC 9530); other bytes: 422, nothing stored.",
+        {
+            "pattern": _DIGEST,
+            "examples": ["sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:"],
+        },
+    ),
+    "Repr-Digest": (
+        "Repr-Digest",
+        "As `Content-Digest`.",
+        {
+            "pattern": _DIGEST,
+            "examples": ["sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:"],
+        },
+    ),
+}
+"""Key to a request header: its name, what it is, its schema."""
+
+ANSWER_HEADERS: Mapping[str, tuple[str, str, bool, Mapping[str, Any]]] = {
+    "X-token": (
+        "X-token",
+        "The same token, good for four hours more: use it for the next request.",
+        True,
+        {},
+    ),
+    "X-Request-Id": (
+        "X-Request-Id",
+        (
+            "The id of this request in the logs: the one that the client sent in this header "
+            "(letters, digits, `.`, `_`, `-`, at most 64), or a new one."
+        ),
+        True,
+        {},
+    ),
+    "X-Runtime": ("X-Runtime", "Seconds that the answer took.", True, {}),
+    "X-message": ("X-message", "`Access denied`.", True, {}),
+    "X-duplicate": ("X-duplicate", "`true`.", True, {"enum": ["true"]}),
+    "ETag": ("ETag", 'The revision, `"<number>"`: for `If-Match`.', True, {}),
+    "OriginalETag": ("ETag", "The MD5 of the bytes, in quotes.", True, {}),
+    "DocumentETag": ("ETag", "Another text, another one.", True, {}),
+    "Link": ("Link", '`<URL of the next page>; rel="next"`; none on the last page.', False, {}),
+    "Location": ("Location", "The path of the new image.", True, {}),
+    "Accept-Ranges": ("Accept-Ranges", "`bytes`.", True, {}),
+    "Content-Disposition": ("Content-Disposition", "`attachment`, with the file's name.", True, {}),
+    "Content-Security-Policy": ("Content-Security-Policy", "Keeps bytes from acting.", True, {}),
+    "Content-Range": ("Content-Range", "Which bytes of how many.", True, {}),
+    "Repr-Digest": ("Repr-Digest", "The SHA-256 of all the bytes (RFC 9530).", False, {}),
+    "Retry-After": ("Retry-After", "Seconds until another try is worth it.", True, {}),
+    "WWW-Authenticate": ("WWW-Authenticate", 'Always `Token realm="Application"`.', True, {}),
+    "RateLimit-Limit": ("RateLimit-Limit", "Requests in a window.", False, {"type": "integer"}),
+    "RateLimit-Remaining": (
+        "RateLimit-Remaining",
+        "How many are left.",
+        False,
+        {"type": "integer"},
+    ),
+    "RateLimit-Reset": ("RateLimit-Reset", "Seconds until all are.", False, {"type": "integer"}),
+}
+"""Key to a header of answers: its name, what it says, whether it is always there, its schema."""
+
+PROBLEM_HEADERS: Mapping[type[ImageAPIError], tuple[str, ...]] = {
+    RangeNotSatisfiable: ("Content-Range",),
+    TooManyRequests: ("Retry-After", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"),
+}
+"""Headers that an error gets where it is raised, beyond those that it has of itself."""
