@@ -211,16 +211,18 @@ def _operations(spec: APISpec, rule: Rule, docstring: str) -> Iterator[tuple[str
 
 
 def _head(get: Object) -> Object:
-    answers_ = {
+    """HEAD beside its GET: no bodies of ours, and no ranges, which only GET has (RFC 9110 §14.2)."""
+    bare = {
         status: {key: part for key, part in answer.items() if key != "content"}
         for status, answer in get["responses"].items()
-        if int(status) < 300
+        if status not in ("206", "416")
     }
     return {
         **get,
         "operationId": f"{get['operationId']}_head",
         "summary": "The same, without the body.",
-        "responses": {**get["responses"], **answers_},
+        "parameters": [one for one in get["parameters"] if one not in ("Range", "If-Range")],
+        "responses": bare,
     }
 
 

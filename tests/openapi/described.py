@@ -53,8 +53,8 @@ class Document:
 
     def _check(self, method, path, status, headers, body):
         answer = self.answer(method, path, status)
-        for name, header in answer.get("headers", {}).items():
-            header = self.resolve(header)
+        for name, reference in answer.get("headers", {}).items():
+            header = self.resolve(reference)
             if name in headers:
                 self.validate(_as_number(headers[name], header["schema"]), header["schema"])
             elif header["required"]:
@@ -98,7 +98,7 @@ class Document:
                 self.check_order(item, schema.get("items", {}))
         elif isinstance(value, dict):
             order = [name for name in schema.get("properties", {}) if name in value]
-            if "$ref" not in schema and order != [name for name in value if name in order]:
+            if order != [name for name in value if name in order]:
                 raise Undescribed(f"the keys are {list(value)}, not {order}")
             for name in order:
                 self.check_order(value[name], schema["properties"][name])

@@ -76,7 +76,9 @@ def test_who_may_is_what_the_policy_table_says(described):
     public = {Access.PUBLIC, Access.SIGNED}
     for method, path, operation in described.operations():
         rule = POLICY[operation["operationId"].removesuffix("_head").replace("_", ".", 1)]
-        assert operation.get("x-abilities") == (None if isinstance(rule, Access) else sorted(rule)), path
+        assert operation.get("x-abilities") == (
+            None if isinstance(rule, Access) else sorted(rule)
+        ), path
         assert operation.get("security") == ([] if rule in public else None), path
         assert ("401" in operation["responses"]) == (rule not in public), (method, path)
     assert described.document["security"] == [{"token": []}]
