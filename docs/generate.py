@@ -22,6 +22,8 @@ import flask
 
 from imageapi import cli, create_app, settings
 from imageapi.auth.policy import ACCESS_HEADERS, POLICY, Access
+from imageapi.cli import explain
+from imageapi.cli.command import Command
 from imageapi.errors import ImageAPIError
 from imageapi.storage.backend import Backend
 from imageapi.storage.storages import GROUP
@@ -98,7 +100,7 @@ def cli_page() -> str:
 
 
 def _command(path: str, command: click.Command) -> list[str]:
-    if not isinstance(command, cli.Command):
+    if not isinstance(command, Command):
         raise TypeError(f"{path} is not made by Commands.command")
     context = click.Context(command, info_name=path)
     usage = command.get_usage(context).removeprefix("Usage: ")
@@ -162,7 +164,7 @@ def policy_page(app: flask.Flask) -> str:
     rows = [
         (
             f"`{' '.join(sorted((rule.methods or set()) - {'OPTIONS'}))}`",
-            f"`{_path(rule.rule)}`",
+            f"`{explain.path(rule)}`",
             _opened_by(rule.endpoint),
             ", ".join(f"`{name}`" for name in ACCESS_HEADERS.get(rule.endpoint, ())) or "–",
         )
@@ -185,15 +187,12 @@ def policy_page(app: flask.Flask) -> str:
     )
 
 
-def _path(rule: str) -> str:
-    return re.sub(r"<(?:\w+:)?(\w+)>", r":\1", rule)
-
-
 def _opened_by(endpoint: str) -> str:
     rule = POLICY[endpoint]
     if isinstance(rule, Access):
         return rule.value
-    return " or ".join(f"`{ability}`" for ability in sorted(rule))
+    opened = " or ".join(f"`{ability}`" for ability in sorted(rule))
+    return f"{opened}, for the album's owner alone" if endpoint in explain.OWNERS_ALONE else opened
 
 
 def pages(app: flask.Flask) -> dict[Path, str]:

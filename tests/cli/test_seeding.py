@@ -1,4 +1,4 @@
-"""The commands as an operator meets them: what they print, where, and the code they end with."""
+"""`flask albums seed`: what it takes in, skips, refuses, and how it stops."""
 
 import contextlib
 import hashlib
@@ -6,7 +6,6 @@ import json
 import os
 import pty
 import re
-import shlex
 import signal
 import sqlite3
 import subprocess
@@ -14,33 +13,20 @@ import sys
 import time
 from pathlib import Path
 
-import click
 import pytest
 import sqlalchemy as sa
 
-from imageapi import cli, create_app
-from imageapi.auth import integrators, revocation
+from imageapi import create_app
 from imageapi.catalog import images
 from imageapi.errors import StorageFull
-from imageapi.extensions import db, read, transaction
+from imageapi.extensions import read
 from imageapi.models import Album, Image
 from imageapi.settings import Settings
 from imageapi.storage.local import LocalBackend
-
-from .conftest import REPOSITORY, SECRET, bearing, jpeg
+from tests.cli.conftest import assert_told
+from tests.conftest import REPOSITORY, SECRET, bearing, jpeg
 
 SUMMARY = re.compile(r"added (\d+), skipped (\d+), refused (\d+); (\d+) bytes in \d+\.\d s\n")
-COMMANDS = [
-    pytest.param(group, command, id=f"{group.name} {command.name}")
-    for group in cli.GROUPS
-    for command in group.commands.values()
-]
-
-
-@pytest.fixture
-def flask(app):
-    """`flask(*arguments)`: run a command in this process."""
-    return lambda *arguments: app.test_cli_runner().invoke(args=list(map(str, arguments)))
 
 
 @pytest.fixture
@@ -73,62 +59,6 @@ def seed(flask):
 def rows(app):
     with app.app_context():
         return read(sa.select(*Image.__table__.columns).order_by(Image.file_name))
-
-
-def assert_told(done, code, words):
-    """One sentence on standard error, no traceback, nothing on standard output."""
-    assert (done.exit_code, done.stdout) == (code, ""), done.output
-    last = done.stderr.splitlines()[-1]
-    assert words in last
-    assert last.startswith("Error: ")
-    assert isinstance(done.exception, SystemExit)
-
-
-# albums create, albums list
-
-
-def test_an_album_that_was_made_is_listed(flask):
-    assert flask("albums", "create", "été 1", "--owner", "anna").exit_code == 0
-    assert flask("albums", "create", "b", "--owner", "bob", "--issuer", "shop").exit_code == 0
-    listed = json.loads(flask("albums", "list", "--json").stdout)
-    moments = [album.pop("created_at") for album in listed]
-    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", moment) for moment in moments)
-    empty = {"storage": "local", "images_count": 0, "bytes": 0}
-    assert listed == [
-        {"issuer": "", "public_id": "été 1", "owner": "anna", **empty},
-        {"issuer": "shop", "public_id": "b", "owner": "bob", **empty},
-    ]
-
-
-def test_the_list_for_people_has_columns(flask, album):
-    album("short", owner="\x1b[31mred")
-    album("much-longer", owner=None)
-    header, *lines = flask("albums", "list").stdout.splitlines()
-    assert header.split()[:4] == ["issuer", "public_id", "owner", "storage"]
-    assert [line.index("local") for line in lines] == [header.index("storage")] * 2
-    assert lines[1].split()[2] == r"\x1b[31mred"
-    assert lines[0].split()[2] == "-"
-
-
-def test_an_album_is_made_once_per_issuer(flask):
-    assert flask("albums", "create", "a", "--owner", "anna").exit_code == 0
-    assert flask("albums", "create", "a", "--owner", "anna", "--issuer", "x").exit_code == 0
-    assert_told(flask("albums", "create", "a", "--owner", "bob"), 1, "There is an album 'a'")
-
-
-def test_what_can_not_be_an_album_id_is_a_usage_error(flask):
-    done = flask("albums", "create", "a/b", "--owner", "anna")
-    assert_told(done, 2, "album[public_id] must not contain any of")
-    assert_told(flask("albums", "create", "a", "--owner", ""), 2, "owner must be")
-
-
-def test_an_unknown_storage_is_refused(flask):
-    done = flask("albums", "create", "a", "--owner", "anna", "--storage", "attic")
-    assert_told(done, 1, "There is no storage 'attic'.")
-    assert json.loads(flask("albums", "list", "--json").stdout) == []
-
-
-# albums seed
 
 
 def test_a_folder_is_seeded_with_all_below_it(app, seed, folder):
@@ -352,175 +282,3 @@ def test_a_picture_from_the_command_line_is_served(environment, folder):
     answer = app.test_client().get("/api/v1/albums/holidays/images", headers=bearing(text.strip()))
     assert (answer.status_code, len(answer.json)) == (200, 1)
     app.extensions["reader"].close()
-
-
-# token create
-
-
-def claims_of(app, text):
-    with app.app_context():
-        keyring = app.extensions["authority"].latest().keyring
-        return keyring.verify(text.strip(), time.time()).claims
-
-
-def test_a_token_speaks_for_a_user_for_four_hours(app, flask):
-    done = flask("token", "create", "--user", "anna")
-    claims = claims_of(app, done.stdout)
-    assert claims["exp"] - claims["iat"] == 4 * 3600
-    assert abs(claims["iat"] - time.time()) < 60
-    assert claims == {"exp": claims["exp"], "iat": claims["iat"], "user_id": "anna"}
-
-
-def test_a_token_has_the_abilities_asked_for(app, flask):
-    options = ("--album", "a", "--album", "b", "--ability", "see", "--ability", "image_crop")
-    claims = claims_of(app, flask("token", "create", "--user", "anna", *options).stdout)
-    entry = {"Access": {"see": True, "image_crop": True}}
-    assert claims["abilities"] == {"a": entry, "b": entry}
-
-
-def test_an_album_without_an_ability_is_opened_wholly(app, flask):
-    claims = claims_of(app, flask("token", "create", "--user", "u", "--album", "a").stdout)
-    assert claims["abilities"] == {"a": {"Access": dict.fromkeys(cli.Ability, True)}}
-
-
-@pytest.mark.parametrize(
-    ("ttl", "seconds"), [("90s", 90), ("15m", 900), ("4h", 14400), ("30d", 2592000)]
-)
-def test_a_ttl_is_a_number_and_a_unit(app, flask, ttl, seconds):
-    claims = claims_of(app, flask("token", "create", "--user", "u", "--ttl", ttl).stdout)
-    assert claims["exp"] - claims["iat"] == seconds
-
-
-@pytest.mark.parametrize(
-    "ttl", ["", "4", "h", "0s", "-1h", "1.5h", "4 h", "4H", "٣h", "9999999999s"]
-)
-def test_another_ttl_is_a_usage_error(flask, ttl):
-    assert_told(flask("token", "create", "--user", "u", "--ttl", ttl), 2, "is not a time span")
-
-
-@pytest.mark.configure(token_max_age=14400)
-def test_a_ttl_is_at_most_the_greatest_age(flask):
-    assert flask("token", "create", "--user", "u", "--ttl", "4h").exit_code == 0
-    assert_told(flask("token", "create", "--user", "u", "--ttl", "241m"), 2, "at most 14400s")
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (("--ability", "see"), "--ability needs an --album"),
-        (("--album", "a", "--ability", "fly"), "'fly' is not one of"),
-        (("--album", "a/b"), "album[public_id]"),
-        (("--user", ""), "--user must be a text of 1 to 128"),
-        (("--user", "u" * 129), "--user must be a text of 1 to 128"),
-        (("--user", os.fsdecode(b"\xff")), "--user must be a text of 1 to 128"),
-    ],
-)
-def test_a_token_that_makes_no_sense_is_a_usage_error(flask, options, words):
-    assert_told(flask("token", "create", "--user", "u", *options), 2, words)
-
-
-def test_a_token_is_signed_with_the_issuers_own_secret(app, flask):
-    done = flask("token", "create", "--user", "u", "--issuer", "shop")
-    assert_told(done, 1, "its issuer 'shop' is not registered")
-    with app.app_context(), transaction() as session:
-        integrators.add(session, "shop", 1)
-    claims = claims_of(app, flask("token", "create", "--user", "u", "--issuer", "shop").stdout)
-    assert claims["iss"] == "shop"
-
-
-def test_a_token_that_would_be_refused_is_not_printed(app, flask):
-    ids = [option for n in range(60) for option in ("--album", f"{n:0128d}")]
-    assert_told(flask("token", "create", "--user", "u", *ids), 1, "longer than 8192 bytes")
-    with app.app_context(), transaction() as session:
-        revocation.revoke(session, "user", "", "u", int(time.time()) + 60)
-    assert_told(flask("token", "create", "--user", "u"), 1, "tokens of this user were revoked")
-
-
-# storages
-
-
-def test_the_storages_are_listed(flask, album):
-    album(storage="attic")
-    listed = json.loads(flask("storages", "list", "--json").stdout)
-    assert {"name": "local", "plugin": "local", "default": True, "in_use": True} in listed
-    assert {"name": "attic", "plugin": None, "default": False, "in_use": True} in listed
-    lines = flask("storages", "list").stdout.splitlines()
-    assert lines[0].split() == ["name", "plugin", "default", "in_use"]
-    assert "attic - no yes" in [" ".join(line.split()) for line in lines]
-
-
-def test_a_usable_storage_is_said_to_be(flask):
-    done = flask("storages", "check")
-    assert (done.exit_code, done.stderr) == (0, "")
-    assert "local: usable" in done.stdout.splitlines()
-
-
-def test_a_broken_storage_counts_when_it_is_in_use(settings, flask, album):
-    settings.instance.joinpath("storage").write_text("in the way")
-    done = flask("storages", "check")
-    assert done.exit_code == 1
-    assert re.search(r"^local: (?!usable).+", done.stdout, re.MULTILINE)
-    assert done.stderr == "Error: Storages in use that are not usable: 1.\n"
-    album(storage="attic")
-    done = flask("storages", "check")
-    assert "attic: There is no storage 'attic'." in done.stdout.splitlines()
-    assert done.stderr == "Error: Storages in use that are not usable: 2.\n"
-
-
-@pytest.mark.configure(storage="attic")
-def test_a_storage_of_new_albums_that_is_none_is_told(flask):
-    listed = json.loads(flask("storages", "list", "--json").stdout)
-    assert {"name": "attic", "plugin": None, "default": True, "in_use": True} in listed
-    done = flask("storages", "check")
-    assert done.exit_code == 1
-    assert "attic: There is no storage 'attic'." in done.stdout.splitlines()
-
-
-@pytest.mark.configure(storages={"local": "local", "spare": "no-such-plugin"})
-def test_a_broken_storage_that_is_not_in_use_is_only_told(flask):
-    done = flask("storages", "check")
-    assert done.exit_code == 0
-    assert re.search(
-        r"^spare: .*no plugin 'no-such-plugin'.* \(not in use\)$", done.stdout, re.MULTILINE
-    )
-
-
-# all of them
-
-
-@pytest.mark.parametrize(("group", "command"), COMMANDS)
-def test_the_help_has_an_example_that_the_command_accepts(flask, tmp_path, group, command):
-    done = flask(group.name, command.name, "--help")
-    assert done.exit_code == 0
-    assert f"  Example:\n    {command.example}\n" in done.stdout
-    assert "  Exit codes:\n    0" in done.stdout
-    words = shlex.split(command.example.replace("~/Pictures", str(tmp_path)))
-    assert words[:3] == ["flask", group.name, command.name]
-    with click.Context(command) as parent:
-        command.make_context(command.name, words[3:], parent)
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("albums", "list"),
-        ("albums", "create", "a", "--owner", "anna"),
-        ("albums", "seed", "/", "--album", "a", "--owner", "anna"),
-        ("token", "create", "--user", "anna"),
-        ("storages", "check"),
-    ],
-)
-def test_a_database_that_was_not_migrated_is_said_to_be(settings, arguments):
-    app = create_app(settings)
-    done = app.test_cli_runner().invoke(args=arguments)
-    assert_told(done, 1, "The database is not migrated: run `flask db upgrade`.")
-    with app.app_context():
-        app.extensions["reader"].close()
-        db.engine.dispose()
-
-
-def test_a_database_that_does_not_answer_is_said_to(tmp_path):
-    url = f"sqlite:///{tmp_path}"
-    app = create_app(Settings(secret_keys=(SECRET,), instance=tmp_path, database_url=url))
-    done = app.test_cli_runner().invoke(args=["albums", "list"])
-    assert_told(done, 1, "The database does not answer: unable to open database file")

@@ -1,0 +1,60 @@
+"""What holds for every command: its help, its example, and a database that is not there."""
+
+import shlex
+
+import click
+import pytest
+
+from imageapi import cli, create_app
+from imageapi.extensions import db
+from imageapi.settings import Settings
+from tests.cli.conftest import assert_told
+from tests.conftest import SECRET
+
+COMMANDS = [
+    pytest.param(group, command, id=f"{group.name} {command.name}")
+    for group in cli.GROUPS
+    for command in group.commands.values()
+]
+
+
+@pytest.mark.parametrize(("group", "command"), COMMANDS)
+def test_the_help_has_an_example_that_the_command_accepts(flask, tmp_path, group, command):
+    done = flask(group.name, command.name, "--help")
+    assert done.exit_code == 0
+    assert f"  Example:\n    {command.example}\n" in done.stdout
+    assert "  Exit codes:\n    0" in done.stdout
+    words = shlex.split(command.example.replace("~/Pictures", str(tmp_path)).rpartition(" | ")[2])
+    assert words[:3] == ["flask", group.name, command.name]
+    with click.Context(command) as parent:
+        command.make_context(command.name, words[3:], parent)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("albums", "list"),
+        ("albums", "create", "a", "--owner", "anna"),
+        ("albums", "seed", "/", "--album", "a", "--owner", "anna"),
+        ("token", "create", "--user", "anna"),
+        ("storages", "check"),
+        ("integrators", "list"),
+        ("revoke", "all"),
+        ("token", "explain"),
+        ("users", "erase", "anna", "--yes"),
+    ],
+)
+def test_a_database_that_was_not_migrated_is_said_to_be(settings, arguments):
+    app = create_app(settings)
+    done = app.test_cli_runner().invoke(args=arguments)
+    assert_told(done, 1, "The database is not migrated: run `flask db upgrade`.")
+    with app.app_context():
+        app.extensions["reader"].close()
+        db.engine.dispose()
+
+
+def test_a_database_that_does_not_answer_is_said_to(tmp_path):
+    url = f"sqlite:///{tmp_path}"
+    app = create_app(Settings(secret_keys=(SECRET,), instance=tmp_path, database_url=url))
+    done = app.test_cli_runner().invoke(args=["albums", "list"])
+    assert_told(done, 1, "The database does not answer: unable to open database file")

@@ -1,0 +1,52 @@
+"""`flask storages`: which there are, and whether they work."""
+
+import json
+import re
+
+import pytest
+
+
+def test_the_storages_are_listed(flask, album):
+    album(storage="attic")
+    listed = json.loads(flask("storages", "list", "--json").stdout)
+    assert {"name": "local", "plugin": "local", "default": True, "in_use": True} in listed
+    assert {"name": "attic", "plugin": None, "default": False, "in_use": True} in listed
+    lines = flask("storages", "list").stdout.splitlines()
+    assert lines[0].split() == ["name", "plugin", "default", "in_use"]
+    assert "attic - no yes" in [" ".join(line.split()) for line in lines]
+
+
+def test_a_usable_storage_is_said_to_be(flask):
+    done = flask("storages", "check")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert "local: usable" in done.stdout.splitlines()
+
+
+def test_a_broken_storage_counts_when_it_is_in_use(settings, flask, album):
+    settings.instance.joinpath("storage").write_text("in the way")
+    done = flask("storages", "check")
+    assert done.exit_code == 1
+    assert re.search(r"^local: (?!usable).+", done.stdout, re.MULTILINE)
+    assert done.stderr == "Error: Storages in use that are not usable: 1.\n"
+    album(storage="attic")
+    done = flask("storages", "check")
+    assert "attic: There is no storage 'attic'." in done.stdout.splitlines()
+    assert done.stderr == "Error: Storages in use that are not usable: 2.\n"
+
+
+@pytest.mark.configure(storage="attic")
+def test_a_storage_of_new_albums_that_is_none_is_told(flask):
+    listed = json.loads(flask("storages", "list", "--json").stdout)
+    assert {"name": "attic", "plugin": None, "default": True, "in_use": True} in listed
+    done = flask("storages", "check")
+    assert done.exit_code == 1
+    assert "attic: There is no storage 'attic'." in done.stdout.splitlines()
+
+
+@pytest.mark.configure(storages={"local": "local", "spare": "no-such-plugin"})
+def test_a_broken_storage_that_is_not_in_use_is_only_told(flask):
+    done = flask("storages", "check")
+    assert done.exit_code == 0
+    assert re.search(
+        r"^spare: .*no plugin 'no-such-plugin'.* \(not in use\)$", done.stdout, re.MULTILINE
+    )
