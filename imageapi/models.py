@@ -83,7 +83,8 @@ class Image(Base):
     """An image: a stored object with an edit of its own.
 
     `width`, `height`: the effective size, after crop and rotation. `rendered`: the extension of the
-    renditions that exist for this revision, "" while there are none. `latitude`, `longitude`: the
+    renditions that exist for this revision, "" while there are none. `placeholder`: the ThumbHash of
+    the revision rendered last, in base64. `latitude`, `longitude`: the
     position that `gps` shows, for the bbox filter.
     """
 
@@ -102,6 +103,7 @@ class Image(Base):
     width: Mapped[int]
     height: Mapped[int]
     rendered: Mapped[str] = mapped_column(String(4), default="")
+    placeholder: Mapped[str | None] = mapped_column(String(64))
     infos: Mapped[str] = mapped_column(Text)
     exifs: Mapped[str] = mapped_column(Text)
     gps_exifs: Mapped[str | None] = mapped_column(String(64))

@@ -264,6 +264,21 @@ def demand_owner(album: Row) -> None:
         raise AccessDenied
 
 
+def hides_location(public_id: str) -> bool:
+    """Whether the token may not see where the images of an album were taken."""
+    return policy.hides_location(g.token, public_id)
+
+
+def demand_location(public_id: str) -> None:
+    """See that the token may see where the images of an album were taken.
+
+    Raises:
+        AccessDenied: it may not.
+    """
+    if hides_location(public_id):
+        raise AccessDenied
+
+
 def demand(ability: Ability) -> None:
     """See that the token has this ability too, in the album just decided about.
 

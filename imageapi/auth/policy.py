@@ -147,6 +147,22 @@ def _shared(token: Token, album: AlbumFacts, share: ShareFacts | None) -> frozen
     return (granted(entry) & share.abilities) - {Ability.IMAGE_SHARE}
 
 
+def hides_location(token: Token, public_id: str) -> bool:
+    """Whether the token's entry for an album keeps positions from it.
+
+    `"hide_location"` beside its `Access`, or in it, hides with any value but JSON false.
+    """
+    if token.share is not None:
+        (entry,) = token.entries.values()
+    else:
+        entry = token.entries.get(public_id)
+    if not isinstance(entry, dict):
+        return False
+    places = (entry, entry.get("Access"))
+    marks = [place.get("hide_location", False) for place in places if isinstance(place, dict)]
+    return any(mark is not False for mark in marks)
+
+
 def _by_entry(token: Token, public_id: str) -> frozenset[Ability]:
     found = token.granted.get(public_id)
     if found is None:

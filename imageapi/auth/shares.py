@@ -54,16 +54,17 @@ def add(
     return share
 
 
-def token(share: Share, album: Row, keyring: Keyring) -> str:
+def token(share: Share, album: Row, keyring: Keyring, *, hide_location: bool) -> str:
     """The token of a share, signed with the newest key of the album's issuer; it ends with it."""
     access = dict.fromkeys(json.loads(share.abilities), True)
+    hidden = {"hide_location": True} if hide_location else {}
     issuer = {"iss": album.issuer} if album.issuer else {}
     claims = {
         "exp": share.expires_at,
         "iat": share.created_ms // 1000,
         **issuer,
         "share": share.id,
-        "abilities": {album.public_id: {"Access": access}},
+        "abilities": {album.public_id: {"Access": access, **hidden}},
     }
     return keyring.issue(claims, album.issuer)
 

@@ -129,13 +129,16 @@ def _answer(album: Row) -> Response:
 def _images(album_id: str, *, untagged: bool) -> Response:
     album = guard.album_of_list(album_id)
     filters, limit, place = paging.asked(paging.ImagesPage)
+    include = filters.pop("include")
     if album is None:
         return responses.json("[]")
+    if "bbox" in filters:
+        guard.demand_location(album.public_id)
     wanted = listing.Filters(**filters, untagged=untagged)
     rows, after = listing.page(album.id, limit, place, wanted)
     if album.owner is None or g.token.user_id != album.owner:
         catalog.library().views.count(album.id)
-    body = ",".join(map(schemas.image, rows))
+    body = ",".join(schemas.image(row, include) for row in rows)
     return responses.json(f"[{body}]", headers=paging.link(limit, after))
 
 

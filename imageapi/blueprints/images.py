@@ -9,7 +9,7 @@ from flask import Blueprint, Response, request, url_for
 from imageapi import models
 from imageapi.auth import guard
 from imageapi.auth.policy import Ability
-from imageapi.blueprints import bodies, idempotency, originals, responses, schemas
+from imageapi.blueprints import bodies, idempotency, originals, paging, responses, schemas
 from imageapi.catalog import edits, images
 from imageapi.errors import Conflict, PreconditionFailed
 from imageapi.extensions import Row
@@ -23,7 +23,9 @@ TRIES = 3
 @blueprint.get("/images/<uuid:image_id>")
 def show(image_id: uuid.UUID) -> Response:
     """Retrieve an image."""
-    return _answer(guard.image(image_id))
+    return _answer(
+        guard.image(image_id), paging.included() if request.query_string else frozenset()
+    )
 
 
 @blueprint.put("/images/<uuid:image_id>")
@@ -62,7 +64,9 @@ def duplicate(image_id: uuid.UUID) -> Response:
 @blueprint.get("/images/<uuid:image_id>/original")
 def original(image_id: uuid.UUID) -> Response:
     """Download the bytes as they were uploaded, or one range of them."""
-    return originals.answer(guard.image(image_id, models.ORIGINALS))
+    row = guard.image(image_id, models.ORIGINALS)
+    guard.demand_location(row.album)
+    return originals.answer(row)
 
 
 def created(image_id: str) -> Response:
@@ -72,8 +76,8 @@ def created(image_id: str) -> Response:
     return responses.json(schemas.image(row), 201, [("Location", place), *_revision(row)])
 
 
-def _answer(row: Row) -> Response:
-    return responses.json(schemas.image(row), headers=_revision(row))
+def _answer(row: Row, include: schemas.Include = frozenset()) -> Response:
+    return responses.json(schemas.image(row, include), headers=_revision(row))
 
 
 def _revision(row: Row) -> list[tuple[str, str]]:

@@ -81,8 +81,35 @@ class BoundingBox(fields.Field[tuple[float, float, float, float]]):
         return west, south, east, north
 
 
+class Include(fields.Field[frozenset[str]]):
+    """Additions to an image block, comma-separated."""
+
+    default_error_messages = {  # noqa: RUF012
+        "invalid": f"must be of {', '.join(schemas.INCLUDES)}, comma-separated"
+    }
+
+    def _deserialize(self, value: Any, *_args: Any, **_options: Any) -> frozenset[str]:
+        asked = frozenset(str(value).split(","))
+        if not asked <= {*schemas.INCLUDES}:
+            raise self.make_error("invalid")
+        return asked
+
+
+class ImageQuery(marshmallow.Schema):
+    """What may be asked of one image."""
+
+    include = Include(load_default=frozenset())
+
+    class Meta:
+        """One image is no list: what it does not know is of no harm."""
+
+        unknown = marshmallow.EXCLUDE
+
+
 class ImagesPage(Page):
     """The part of an album's images that is asked for."""
+
+    include = Include(load_default=frozenset())
 
     tag = schemas.Text(validate=validate.Length(1, TAG_LENGTH))
     taken_after = CameraMoment()
@@ -99,6 +126,16 @@ class TagImagesPage(Page):
     album_id = schemas.Text(required=True)
     tag_name = schemas.Text(load_default=None)
     image_id = schemas.Text(load_default=None)
+
+
+def included() -> frozenset[str]:
+    """What `?include=` asks for.
+
+    Raises:
+        InvalidFields: something that there is not.
+    """
+    found: frozenset[str] = schemas.load(ImageQuery(), request.args)["include"]
+    return found
 
 
 def asked(schema: type[Page] = Page) -> tuple[dict[str, Any], int, Place | None]:

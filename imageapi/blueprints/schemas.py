@@ -13,12 +13,14 @@ import json
 import re
 import zoneinfo
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import marshmallow
 from marshmallow import fields, validate
 
 from imageapi import catalog
+from imageapi.auth import guard
 from imageapi.auth.policy import Ability
 from imageapi.catalog import renditions
 from imageapi.errors import FieldFault, InvalidFields
@@ -202,8 +204,15 @@ def dump(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-def image(row: Row) -> str:
-    """The image block as JSON text, from a row of `models.IMAGES`."""
+Include = frozenset[str]
+INCLUDES = ("placeholder", "srcset")
+"""What an image block has more of when `?include=` asks for it."""
+
+
+def image(row: Row, include: Include = frozenset()) -> str:
+    """The image block as JSON text, from a row of `models.IMAGES`, as the token may see it."""
+    if guard.hides_location(row.album):
+        row = _without_location(row)
     gps = row.gps_exifs or row.gps_html or row.gps_ip or "null"
     return (
         f'{{"public_id":"{row.id}","infos":{row.infos},"exifs":{row.exifs},"gps":{gps}'
@@ -212,8 +221,26 @@ def image(row: Row) -> str:
         f',"width":{row.width},"height":{row.height},"rotation":{row.rotation}'
         f',"crop_x":{row.crop_x!r},"crop_y":{row.crop_y!r}'
         f',"crop_w":{row.crop_w!r},"crop_h":{row.crop_h!r},"album_id":{dump(row.album)}'
-        f',"thumbnails":{renditions.thumbnails(row)}}}'
+        f',"thumbnails":{renditions.thumbnails(row)}{_included(row, include)}}}'
     )
+
+
+def _included(row: Row, include: Include) -> str:
+    asked = ""
+    if "placeholder" in include:
+        asked += f',"placeholder":{dump(row.placeholder)}'
+    if "srcset" in include:
+        asked += f',"srcset":{dump(renditions.widths(row))}'
+    return asked
+
+
+def _without_location(row: Row) -> Any:
+    infos, exifs = json.loads(row.infos), json.loads(row.exifs)
+    infos.pop("location", None)
+    kept = {name: text for name, text in exifs.items() if not name.startswith("GPS")}
+    nowhere = dict.fromkeys(("gps_exifs", "gps_html", "gps_ip"))
+    columns = row._mapping  # noqa: SLF001 - SQLAlchemy's public name for it
+    return SimpleNamespace(**{**columns, **nowhere, "infos": dump(infos), "exifs": dump(kept)})
 
 
 def album(row: Row, form: UploadForm | None, newest: Sequence[Row]) -> str:

@@ -23,7 +23,8 @@ def create(album_id: str) -> Response:
     with transaction() as session:
         guard.confirm(album.id, session)
         made = shares.add(session, album, maker=g.token.user_id, **asked)
-    token = shares.token(made, album, g.snapshot.keyring)
+    hidden = guard.hides_location(album.public_id)
+    token = shares.token(made, album, g.snapshot.keyring, hide_location=hidden)
     return responses.json(schemas.dump({**_shown(made), "token": token}), 201)
 
 

@@ -124,13 +124,14 @@ def add(album: Row, staged: Staged, upload: Upload, confirm: Confirm = agreed) -
     shown = Picture(key, image_id, 0, probe.size, Edit(), rendered.extension)
     written = False
     try:
-        storage.keep(shown, rendered.files)
+        if not storage.renders:
+            storage.keep(shown, rendered.files)
         with transaction() as session:
             count(session, album.id, images=1, size=staged.length)
             stored = _object_row(album.id, storage.name, key, staged)
             session.add(stored)
             session.flush()
-            session.add(_image_row(image_id, stored, probe, infos, upload, rendered.extension))
+            session.add(_image_row(image_id, stored, probe, infos, upload, rendered))
             session.flush()
             confirm(session, image_id)
             written = True
@@ -183,7 +184,7 @@ def _image_row(
     probe: imaging.Probe,
     infos: Infos,
     upload: Upload,
-    rendered: str,
+    rendered: imaging.Rendered,
 ) -> Image:
     location = upload.location
     by_browser = (float(location["latitude"]), float(location["longitude"])) if location else None
@@ -196,7 +197,8 @@ def _image_row(
         created_ms=now_ms(),
         width=stored.width,
         height=stored.height,
-        rendered=rendered,
+        rendered=rendered.extension,
+        placeholder=rendered.placeholder,
         infos=_json({**infos, "location": location} if location else infos),
         exifs=_json(probe.exifs),
         gps_exifs=_position(probe.gps),

@@ -23,7 +23,7 @@ from imageapi.errors import (
     UndecodablePicture,
 )
 from imageapi.extensions import Row, read, transaction
-from imageapi.geometry import Crop, Edit, Size
+from imageapi.geometry import Crop, Edit, Size, plan
 from imageapi.models import IMAGES, Image
 from imageapi.storage.backend import Picture, rendition_key
 from imageapi.storage.storages import Storage
@@ -81,6 +81,12 @@ def _urls(row: Row, now: float) -> dict[str, str]:
 
 def _json(urls: dict[str, str]) -> str:
     return json.dumps(urls, ensure_ascii=False, separators=(",", ":"))
+
+
+def widths(row: Row) -> dict[str, int]:
+    """The width of every rendition of an image in pixels, from a row of `models.IMAGES`."""
+    size = Size(row.width, row.height)
+    return {r.name: plan(size, r).size.width for r in library().renditions}
 
 
 def keys(shown: Picture) -> list[str]:
@@ -160,13 +166,14 @@ def render(image_id: str) -> None:
         raise NotFound
     row = rows[0]
     with _once(row.id):
-        extension = _render(library().storages[row.storage], row)
+        rendered = _render(library().storages[row.storage], row)
     same = sa.update(Image).where(Image.id == row.id, Image.revision == row.revision)
     with transaction() as session:
-        session.execute(same.values(rendered=extension))
+        values = {"rendered": rendered.extension, "placeholder": rendered.placeholder}
+        session.execute(same.values(**values))
 
 
-def _render(store: Storage, row: Row) -> str:
+def _render(store: Storage, row: Row) -> imaging.Rendered:
     shelf, shown = library(), picture(row)
     with store.stage() as staging:
         with contextlib.closing(store.open(shown.key)) as pieces:
@@ -175,7 +182,7 @@ def _render(store: Storage, row: Row) -> str:
         staged = staging.finish()
         rendered = imaging.render(staged.path, shown.edit, shelf.renditions, shelf.limits)
     store.keep(dataclasses.replace(shown, extension=rendered.extension), rendered.files)
-    return rendered.extension
+    return rendered
 
 
 def rendered_by_url(storage: str) -> bool:

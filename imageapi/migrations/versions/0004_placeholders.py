@@ -1,0 +1,20 @@
+"""Placeholders."""
+
+import sqlalchemy as sa
+from alembic import op
+
+
+revision = "0004"
+down_revision = "0003"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    with op.batch_alter_table("image", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("placeholder", sa.String(length=64), nullable=True))
+
+
+def downgrade() -> None:
+    with op.batch_alter_table("image", schema=None) as batch_op:
+        batch_op.drop_column("placeholder")
