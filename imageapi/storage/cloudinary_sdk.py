@@ -87,7 +87,7 @@ class Connector:
         Raises:
             StorageError: what status, missing answer or lost connection mean.
         """
-        options: dict[str, Any] = {"headers": headers, "timeout": timeout, "redirect": False}
+        options: dict[str, Any] = {"headers": headers, "timeout": timeout}
         with _transport_errors():
             if fields and fields[-1][0] == "file":
                 options["body"], more = _multipart(fields)

@@ -82,7 +82,11 @@ class CloudinaryServer(Server):
 
     def requests(self) -> list[str]:
         """Method and target of every request so far."""
-        return self._control("GET")
+        return self._control("GET")["requests"]
+
+    def connections(self) -> int:
+        """How many connections they came by."""
+        return self._control("GET")["connections"]
 
     def _control(self, method: str, body: object = None) -> Any:
         connection = HTTPConnection(HOST, self.port, timeout=10)
@@ -119,7 +123,8 @@ class Fault:
     Args:
         match: a regular expression that is searched in `METHOD target`.
         status: answer this at once, with `body` and `headers`.
-        hang: answer nothing for so many seconds.
+        hang: answer nothing for so many seconds, then close the connection.
+        late: do what is asked after so many seconds.
         drop: close the connection instead of an answer.
         lose: do what is asked, then close the connection instead of an answer.
         wrong: store other bytes than were sent.
@@ -136,6 +141,7 @@ class Fault:
     body: str = ""
     headers: dict[str, str] = field(default_factory=dict)
     hang: float = 0
+    late: float = 0
     drop: bool = False
     lose: bool = False
     wrong: bool = False
@@ -255,6 +261,7 @@ class StandIn(ThreadingHTTPServer):
         self.incoming.mkdir()
         self.faults: list[Fault] = []
         self.log: list[str] = []
+        self.connections: set[object] = set()
 
     def fault(self, line: str) -> Fault:
         """What is to be done to this request."""
@@ -312,6 +319,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         line = f"{self.command} {self.path}"
         self.server.log.append(line)
+        self.server.connections.add(self.client_address)
         self.fault = self.server.fault(line)
         try:
             self._answer(body)
@@ -328,9 +336,11 @@ class Handler(BaseHTTPRequestHandler):
             if asked.get("clear"):
                 self.server.store.clear()
         self.fault = Fault()
-        self._send_json(200, self.server.log)
+        connections = len(self.server.connections)
+        self._send_json(200, {"requests": self.server.log, "connections": connections})
 
     def _answer(self, body: _Limited) -> None:
+        time.sleep(self.fault.late)
         if self.fault.hang:
             time.sleep(self.fault.hang)
             self.close_connection = True
