@@ -101,8 +101,8 @@ def make(app: Flask) -> Object:
     return spec.to_dict()
 
 
-def _place(rule: Rule) -> tuple[int, str, Sequence[str]]:
-    return list(_TAGS).index(_tag(rule)), rule.rule, sorted(rule.methods or ())
+def _place(rule: Rule) -> tuple[int, str, bool]:
+    return list(_TAGS).index(_tag(rule)), rule.rule, "GET" not in (rule.methods or ())
 
 
 def _tag(rule: Rule) -> str:
@@ -227,7 +227,7 @@ def _head(get: Object) -> Object:
 
 
 def _operation(spec: APISpec, endpoint: str, operation: Operation, docstring: str) -> Object:
-    summary = " ".join(docstring.split())
+    summary = " ".join(docstring.split()).replace("`", "")  # plain text, by the standard
     made: Object = {
         "tags": [endpoint.partition(".")[0]],
         "operationId": endpoint.replace(".", "_"),
@@ -354,6 +354,8 @@ def _upload(spec: APISpec, operation: Operation) -> Object:
         "description": FIELDS["file"],
     }
     schema = _object(spec, operation.body())
+    for name, value in operation.example.items():
+        schema["properties"][name]["examples"] = [value]
     schema["properties"] = {"file": file, **schema["properties"]}
     schema["required"] = ["file"]
     return {"required": True, "content": {"multipart/form-data": {"schema": schema}}}

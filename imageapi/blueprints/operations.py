@@ -216,6 +216,7 @@ OPERATIONS: Mapping[str, Operation] = {
         ),
         upload=True,
         body=schemas.Location,
+        example={"accuracy": 36, "latitude": 48.861934, "longitude": 2.348967},
         headers=("Idempotency-Key", "Content-Digest", "Repr-Digest"),
         refuses=(
             *(NotFound, IncompleteBody, LengthRequired, UndecodablePicture, DigestMismatch, Busy),
