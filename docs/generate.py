@@ -1,7 +1,8 @@
 """Make the parts of the documentation that come from the code; `make docs` writes them.
 
 The README's settings table from the settings' declarations, `docs/cli.md` from the commands,
-`docs/errors.md` from the errors, `docs/policy.md` from the routes and the policy table.
+`docs/errors.md` from the errors, `docs/policy.md` from the routes and the policy table,
+`docs/openapi.json` from all that the API's answers are made of.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import configparser
 import dataclasses
 import importlib.metadata
 import inspect
+import json
 import re
 import secrets
 import tempfile
@@ -22,6 +24,7 @@ import flask
 
 from imageapi import cli, create_app, settings
 from imageapi.auth.policy import ACCESS_HEADERS, POLICY, Access
+from imageapi.blueprints import document
 from imageapi.cli import explain
 from imageapi.cli.command import Command
 from imageapi.errors import ImageAPIError
@@ -195,6 +198,11 @@ def _opened_by(endpoint: str) -> str:
     return f"{opened}, for the album's owner alone" if endpoint in explain.OWNERS_ALONE else opened
 
 
+def openapi(app: flask.Flask) -> str:
+    """The document that `/openapi.json` answers, on many lines."""
+    return json.dumps(document.make(app), ensure_ascii=False, indent=2) + "\n"
+
+
 def pages(app: flask.Flask) -> dict[Path, str]:
     """Every file that is made, and what it should say."""
     return {
@@ -202,6 +210,7 @@ def pages(app: flask.Flask) -> dict[Path, str]:
         ROOT / "docs" / "cli.md": cli_page(),
         ROOT / "docs" / "errors.md": errors_page(),
         ROOT / "docs" / "policy.md": policy_page(app),
+        ROOT / "docs" / "openapi.json": openapi(app),
     }
 
 

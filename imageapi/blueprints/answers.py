@@ -112,6 +112,22 @@ class Image(Answer):
             "what can not be had is `/assets/blank.jpg`."
         ),
     )
+    placeholder = fields.String(
+        allow_none=True,
+        metadata={
+            "description": (
+                "With `include=placeholder`: the ThumbHash in base64, to show until the picture is "
+                "there; null while there is none."
+            )
+        },
+    )
+    srcset = fields.Dict(
+        keys=fields.String(),
+        values=fields.Integer(),
+        metadata={
+            "description": "With `include=srcset`: name of a rendition to its width in pixels."
+        },
+    )
 
     example = {  # noqa: RUF012
         "public_id": UUID,

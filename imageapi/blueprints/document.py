@@ -24,7 +24,7 @@ from werkzeug.routing import Rule
 
 from imageapi import errors
 from imageapi.auth.policy import ACCESS_HEADERS, POLICY, Access
-from imageapi.blueprints import answers, paging, problems
+from imageapi.blueprints import answers, paging, problems, schemas
 from imageapi.blueprints.operations import (
     ANSWER_HEADERS,
     FIELDS,
@@ -171,6 +171,13 @@ def _own(_self: object, field: fields.Field[Any], **_options: Any) -> Object:
         }
     if isinstance(field, paging.BoundingBox):
         return {"type": "string", "pattern": _BOX, "examples": ["-5.2,47.2,-1.0,48.9"]}
+    if isinstance(field, paging.Include):
+        one = "|".join(schemas.INCLUDES)
+        return {
+            "type": "string",
+            "pattern": f"^({one})(,({one}))*$",
+            "examples": [",".join(schemas.INCLUDES)],
+        }
     return {}
 
 
@@ -263,7 +270,7 @@ def _opened_by(endpoint: str) -> str:
 def _query(spec: APISpec, operation: Operation) -> Iterator[Object]:
     if operation.query is None:
         return
-    for name, schema in _properties(spec, operation.query()).items():
+    for name, schema in _properties(spec, operation.query(), query=True).items():
         required = operation.query().fields[name].required
         about = schema.pop("description")
         yield {
@@ -275,17 +282,16 @@ def _query(spec: APISpec, operation: Operation) -> Iterator[Object]:
         }
 
 
-def _properties(spec: APISpec, schema: marshmallow.Schema) -> Object:
+def _properties(spec: APISpec, schema: marshmallow.Schema, *, query: bool = False) -> Object:
     """The fields of a schema that checks what is sent, with their words."""
     converter, made = _converter(spec), {}
     for name, one in schema.fields.items():
         inner = one.schema if isinstance(one, fields.Nested) else None
         made[name] = _object(spec, inner) if inner else converter.field2property(one)
         made[name]["description"] = FIELDS[name]
-        # A default of None says that nothing was sent; null itself can not be, in a query.
-        if made[name].get("default", "") is None:
-            del made[name]["default"]
-        if isinstance(schema, paging.Page) and isinstance(made[name].get("type"), list):
+        if not made[name].get("default"):  # that nothing was sent is no value to send
+            made[name].pop("default", None)
+        if query and isinstance(made[name].get("type"), list):  # null can not be sent
             made[name]["type"] = made[name]["type"][0]
     return made
 

@@ -115,7 +115,8 @@ _PAGED = "Newest first. `Link` leads to the next page; without one, this is the 
 OPERATIONS: Mapping[str, Operation] = {
     "images.show": Operation(
         {200: _image("The image.", "ETag")},
-        refuses=(NotFound,),
+        query=paging.ImageQuery,
+        refuses=(NotFound, InvalidFields),
         head=True,
     ),
     "images.update": Operation(
@@ -311,6 +312,7 @@ PATH: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 """Variable of a path to what it is, and its schema beyond that of its converter."""
 
 FIELDS: Mapping[str, str] = {
+    "include": "Additions to each image: `placeholder`, `srcset`, or both, separated by a comma.",
     "limit": "The most items of a page.",
     "cursor": "Where the page begins: from the `Link` of the page before, with the same filters.",
     "tag": "The name of a tag that they carry.",

@@ -80,6 +80,7 @@ def test_every_way_to_succeed(app, tour, described):
     tour.upload(200)
     tour(200, "GET", path)
     tour(200, "HEAD", path)
+    tour(200, "GET", f"{path}?include=srcset,placeholder")
     assert image["infos"]["location"] == {"accuracy": 36, "latitude": 48.85, "longitude": 2.35}
     edit = {"rotation": 90, "crop_x": 1, "crop_y": 2.5, "crop_w": 9, "crop_h": 9}
     tour(200, "PUT", path, json=edit, headers={"If-Match": '"0"'})
@@ -126,7 +127,12 @@ def _albums(tour):
     assert len(tour(200, "GET", f"{API}/albums/holidays").json["thumbnails"]) == 2
     tour(200, "GET", f"{API}/albums/holidays/stats")
     tour.upload(seed=1)
-    for asked in ("", "?limit=1", "?format=jpg&bbox=2,48,3,49&taken_before=2026-01-12"):
+    for asked in (
+        "",
+        "?limit=1",
+        "?include=placeholder",
+        "?format=jpg&bbox=2,48,3,49&taken_before=2026-01-12",
+    ):
         assert tour(200, "GET", f"{API}/albums/holidays/images{asked}").json or "taken" in asked
     assert tour(200, "GET", f"{API}/albums/holidays/images/untag").json
     assert tour(200, "GET", f"{API}/albums/none/images").json == []

@@ -124,7 +124,7 @@ def test_answers_are_in_contract_order(described):
     assert list(schemas["Image"]["properties"]) == [
         *("public_id", "infos", "exifs", "gps", "gps_ip", "gps_exifs", "gps_html", "created_at"),
         *("width", "height", "rotation", "crop_x", "crop_y", "crop_w", "crop_h", "album_id"),
-        "thumbnails",
+        *("thumbnails", "placeholder", "srcset"),
     ]
     assert schemas["Image"]["properties"]["gps"]["type"] == ["array", "null"]
     for name, schema in schemas.items():
