@@ -24,7 +24,7 @@ import flask
 
 from imageapi import cli, create_app, settings
 from imageapi.auth.policy import ACCESS_HEADERS, POLICY, Access
-from imageapi.blueprints import document
+from imageapi.blueprints.openapi import document
 from imageapi.cli import explain
 from imageapi.cli.command import Command
 from imageapi.errors import ImageAPIError

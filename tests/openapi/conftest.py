@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from imageapi import create_app
-from imageapi.blueprints import document
+from imageapi.blueprints.openapi import document
 from imageapi.settings import Settings
 from tests.conftest import SECRET
 from tests.openapi.described import Document

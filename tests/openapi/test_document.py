@@ -12,7 +12,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from imageapi import create_app, errors
 from imageapi.auth.policy import ACCESS_HEADERS, POLICY, Access
-from imageapi.blueprints import answers, document, operations
+from imageapi.blueprints.openapi import answers, document, operations, words
 from imageapi.errors import ImageAPIError
 from tests.conftest import REPOSITORY
 
@@ -49,13 +49,13 @@ def test_a_route_without_a_row_is_refused(settings):
 def test_no_row_is_left_over(described):
     assert operations.OPERATIONS.keys() == POLICY.keys()
     text = json.dumps(described.document)
-    for name in operations.REQUEST_HEADERS:
+    for name in words.REQUEST_HEADERS:
         assert f'"#/components/parameters/{name}"' in text, name
-    for name in operations.ANSWER_HEADERS:
+    for name in words.ANSWER_HEADERS:
         assert f'"#/components/headers/{name}"' in text, name
     for schema in described.document["components"]["schemas"]:
         assert f'"#/components/schemas/{schema}"' in text, schema
-    assert set(operations.PATH) == {
+    assert set(words.PATH) == {
         parameter["name"]
         for item in described.document["paths"].values()
         for parameter in item.get("parameters", ())
@@ -196,7 +196,7 @@ def test_a_start_does_not_wait_for_it(tmp_path):
     script = (
         "import sys, pathlib; from imageapi import create_app; from imageapi.settings import Settings;"
         f"create_app(Settings(secret_keys=('{'k' * 40}',), instance=pathlib.Path(sys.argv[1])));"
-        "print([m for m in ('apispec', 'imageapi.blueprints.document') if m in sys.modules])"
+        "print([m for m in ('apispec', 'imageapi.blueprints.openapi.document') if m in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, tmp_path],

@@ -23,7 +23,7 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 
-from imageapi.blueprints.operations import OPERATIONS
+from imageapi.blueprints.openapi.operations import OPERATIONS
 from tests.auth.conftest import many
 from tests.openapi.described import Document, Undescribed
 from tests.openapi.seed import seed

@@ -24,7 +24,7 @@ def _text() -> bytes:
     kept: bytes | None = current_app.extensions.get("openapi")
     if kept is None:
         # Imported here, as apispec and the tables are nothing that a start has to wait for.
-        from imageapi.blueprints import document  # noqa: PLC0415
+        from imageapi.blueprints.openapi import document  # noqa: PLC0415
 
         made = document.make(current_app)
         kept = json.dumps(made, ensure_ascii=False, separators=(",", ":")).encode()

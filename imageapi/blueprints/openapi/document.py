@@ -12,30 +12,26 @@ from __future__ import annotations
 import inspect
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import marshmallow
 from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
 from flask import Flask
-from marshmallow import fields
 from werkzeug.routing import Rule
 
 from imageapi import errors
 from imageapi.auth.policy import ACCESS_HEADERS, POLICY, Access
-from imageapi.blueprints import answers, paging, problems, schemas
-from imageapi.blueprints.operations import (
-    ANSWER_HEADERS,
-    FIELDS,
+from imageapi.blueprints import problems
+from imageapi.blueprints.openapi import answers, parameters
+from imageapi.blueprints.openapi.operations import (
     OPERATIONS,
-    PATH,
     PROBLEM_HEADERS,
-    REQUEST_HEADERS,
     Operation,
     Said,
+    errors_of,
 )
-from imageapi.blueprints.operations import errors as errors_of
+from imageapi.blueprints.openapi.words import ANSWER_HEADERS, PATH, REQUEST_HEADERS
 
 Object = dict[str, Any]
 
@@ -83,8 +79,6 @@ _SCHEMAS: Sequence[type[answers.Answer]] = (
     answers.Problem,
 )
 _CONVERTED = re.compile(r"<(?:(\w+):)?(\w+)>")
-_MOMENT = r"^\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:\d\d)?)?$"
-_BOX = r"^-?\d+(\.\d+)?(,-?\d+(\.\d+)?){3}$"
 
 
 def make(app: Flask) -> Object:
@@ -124,7 +118,7 @@ def _spec() -> APISpec:
         security=[{"token": []}],
         tags=[{"name": name, "description": text} for name, text in _TAGS.items()],
     )
-    _converter(spec).add_attribute_function(_own)
+    parameters.teach(spec)
     for schema in _SCHEMAS:
         text = inspect.getdoc(schema)
         about: Object = {
@@ -153,32 +147,6 @@ def _spec() -> APISpec:
         },
     )
     return spec
-
-
-def _converter(spec: APISpec) -> Any:
-    """The part of apispec that turns fields into schemas."""
-    (plugin,) = (one for one in spec.plugins if isinstance(one, MarshmallowPlugin))
-    return plugin.converter
-
-
-def _own(_self: object, field: fields.Field[Any], **_options: Any) -> Object:
-    """What apispec can not know of the fields that are our own."""
-    if isinstance(field, paging.Moment):
-        return {
-            "type": "string",
-            "pattern": _MOMENT,
-            "examples": ["2026-01-12", "2026-01-12T15:05Z"],
-        }
-    if isinstance(field, paging.BoundingBox):
-        return {"type": "string", "pattern": _BOX, "examples": ["-5.2,47.2,-1.0,48.9"]}
-    if isinstance(field, paging.Include):
-        one = "|".join(schemas.INCLUDES)
-        return {
-            "type": "string",
-            "pattern": f"^({one})(,({one}))*$",
-            "examples": [",".join(schemas.INCLUDES)],
-        }
-    return {}
 
 
 def _every(cls: type[errors.ImageAPIError]) -> Iterator[type[errors.ImageAPIError]]:
@@ -240,7 +208,7 @@ def _operation(spec: APISpec, endpoint: str, operation: Operation, docstring: st
         "operationId": endpoint.replace(".", "_"),
         "summary": summary,
         "description": "\n\n".join(filter(None, [operation.text, _opened_by(endpoint)])),
-        "parameters": [*_query(spec, operation), *operation.headers],
+        "parameters": [*parameters.query(spec, operation), *operation.headers],
         "responses": {
             **{str(n): _said(endpoint, n, said) for n, said in operation.answers.items()},
             **_refusals(spec, endpoint),
@@ -254,8 +222,8 @@ def _operation(spec: APISpec, endpoint: str, operation: Operation, docstring: st
     if rule in (Access.PUBLIC, Access.SIGNED):
         made["security"] = []
     if operation.body is not None:
-        made["requestBody"] = (
-            _upload(spec, operation) if operation.upload else _body(spec, operation)
+        made["requestBody"] = (parameters.upload if operation.upload else parameters.body)(
+            spec, operation
         )
     return made
 
@@ -265,106 +233,6 @@ def _opened_by(endpoint: str) -> str:
     if isinstance(rule, Access):
         return f"Opened so: {rule.value}."
     return f"Opened by {' or '.join(f'`{ability}`' for ability in sorted(rule))}."
-
-
-def _query(spec: APISpec, operation: Operation) -> Iterator[Object]:
-    if operation.query is None:
-        return
-    for name, schema in _properties(spec, operation.query(), query=True).items():
-        required = operation.query().fields[name].required
-        about = schema.pop("description")
-        yield {
-            "name": name,
-            "in": "query",
-            "description": about,
-            "required": required,
-            "schema": schema,
-        }
-
-
-def _properties(spec: APISpec, schema: marshmallow.Schema, *, query: bool = False) -> Object:
-    """The fields of a schema that checks what is sent, with their words."""
-    converter, made = _converter(spec), {}
-    for name, one in schema.fields.items():
-        inner = one.schema if isinstance(one, fields.Nested) else None
-        made[name] = _object(spec, inner) if inner else converter.field2property(one)
-        made[name]["description"] = FIELDS[name]
-        if not made[name].get("default"):  # that nothing was sent is no value to send
-            made[name].pop("default", None)
-        if query and isinstance(made[name].get("type"), list):  # null can not be sent
-            made[name]["type"] = made[name]["type"][0]
-    return made
-
-
-def _object(spec: APISpec, schema: marshmallow.Schema) -> Object:
-    required = [name for name, one in schema.fields.items() if one.required]
-    return {
-        "type": "object",
-        "properties": _properties(spec, schema),
-        **({"required": required} if required else {}),
-        "additionalProperties": False,
-    }
-
-
-def _body(spec: APISpec, operation: Operation) -> Object:
-    if operation.body is None:
-        raise TypeError
-    whole = _object(spec, operation.body())
-    flat, example = _flat(whole), dict(_flat_values(operation.example))
-    return {
-        "required": "required" in whole,
-        "content": {
-            "application/json": {"schema": whole, "example": operation.example},
-            "application/x-www-form-urlencoded": {"schema": flat, "example": example},
-        },
-    }
-
-
-def _flat(schema: Object) -> Object:
-    """An object's fields as a form in Rails' bracket style names them."""
-    required = set(schema.get("required", ()))
-    flat: Object = {}
-    names: list[str] = []
-    for name, one in schema["properties"].items():
-        if one["type"] == "object":
-            inner = {f"{name}[{key}]": value for key, value in one["properties"].items()}
-        else:
-            kinds = one["type"] if isinstance(one["type"], list) else [one["type"]]
-            inner = {f"{name}[]" if "array" in kinds else name: {**one, "type": kinds[0]}}
-        flat.update(inner)
-        names += inner if name in required else ()
-    return {
-        "type": "object",
-        "properties": flat,
-        **({"required": names} if names else {}),
-        "additionalProperties": False,
-    }
-
-
-def _flat_values(example: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    for name, value in example.items():
-        if isinstance(value, dict):
-            yield from ((f"{name}[{key}]", inner) for key, inner in value.items())
-        else:
-            yield (f"{name}[]" if isinstance(value, list) else name), value
-
-
-def _upload(spec: APISpec, operation: Operation) -> Object:
-    if operation.body is None:
-        raise TypeError
-    # `format` is what generators look for, `contentMediaType` what OpenAPI 3.1 says.
-    file = {
-        "type": "string",
-        "format": "binary",
-        "contentMediaType": "application/octet-stream",
-        "description": FIELDS["file"],
-    }
-    schema = _object(spec, operation.body())
-    for name, value in operation.example.items():
-        schema["properties"][name]["examples"] = [value]
-    schema["properties"] = {"file": file, **schema["properties"]}
-    schema["required"] = ["file"]
-    return {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
 
 
 def _said(endpoint: str, status: int, said: Said) -> Object:
