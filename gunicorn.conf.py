@@ -7,6 +7,8 @@ import os
 import sys
 from typing import Any
 
+from gunicorn.http.unreader import SocketUnreader
+
 from imageapi.settings import SettingsError, load
 
 bind = f"{os.environ.get('HOST', '127.0.0.1')}:{os.environ.get('PORT', '8000')}"
@@ -20,6 +22,9 @@ graceful_timeout = 30
 limit_request_field_size = 16384
 # A control socket in the home folder would be shared by all hosts of one user.
 control_socket_disable = True
+# A body is read 256 KiB at a time (blueprints/uploads.py); what gunicorn receives beyond, up to 1 MiB,
+# it would copy again at each of these reads, and hold five times.
+SocketUnreader.max_body_chunk = 256 * 1024
 
 
 def post_worker_init(worker: Any) -> None:

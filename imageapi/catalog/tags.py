@@ -81,12 +81,12 @@ def _make(album_id: int, name: str, label: str) -> None:
 
 
 def _is_name(name: str) -> bool:
-    return 0 < len(name) <= TAG_LENGTH and "\\0" not in name
+    return 0 < len(name) <= TAG_LENGTH and "\0" not in name
 
 
 def _label(label: Any) -> str:
     if isinstance(label, str):
-        return label.replace("\\0", "")
+        return label.replace("\0", "")
     return json.dumps(label, ensure_ascii=False, separators=(",", ":"))
 
 

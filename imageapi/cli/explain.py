@@ -63,12 +63,13 @@ class Explanation(NamedTuple):
 
 
 def explain(text: str) -> Explanation:
-    """What is to be said of a token, or of the value of an Authorization header.
+    """What is to be said of a token, or of an Authorization header, with or without its name.
 
     Raises:
         TokenFault: it is refused, and why.
     """
-    header = text if re.search(r"\s", text) or not text else f"Token {text}"
+    value = re.sub(r"(?i)^authorization:\s*", "", text)
+    header = value if re.search(r"\s", value) or not value else f"Token {value}"
     snapshot = guard.authority().latest()
     token = snapshot.keyring.verify(tokens.credential(header), time.time())
     snapshot.check(token)

@@ -75,8 +75,8 @@ def create(
 def explain_token(as_json: bool) -> None:  # noqa: FBT001 - click passes it by name
     """Read a token from standard input, and say what it opens, or why it is refused.
 
-    The whole value of an Authorization header is read as well. What it opens are albums, with what it
-    may do there, and routes; routes that need no token are left out. Never prints the token.
+    A whole Authorization header is read as well. What it opens are albums, with what it may do there,
+    and routes; routes that need no token are left out. Never prints the token.
     """
     text = sys.stdin.buffer.read(2 * tokens.MAX_CREDENTIAL).decode(errors="replace").strip()
     try:

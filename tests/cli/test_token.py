@@ -200,7 +200,16 @@ def test_a_token_that_says_odd_things_is_explained(explain):
 
 
 @pytest.mark.parametrize(
-    "form", ["{}", " {}\n", "Bearer {}", "token {}", 'Token token="{}", x="y"', "Token token={}\n"]
+    "form",
+    [
+        "{}",
+        " {}\n",
+        "Bearer {}",
+        "token {}",
+        'Token token="{}", x="y"',
+        "Token token={}\n",
+        "authorization:Bearer {}",
+    ],
 )
 def test_a_token_or_a_whole_header_is_read(explain, form):
     assert explain(form.format(sign({"user_id": "anna"})))[0] == 0
