@@ -138,7 +138,7 @@ def _images(album_id: str, *, untagged: bool) -> Response:
     rows, after = listing.page(album.id, limit, place, wanted)
     if album.owner is None or g.token.user_id != album.owner:
         catalog.library().views.count(album.id)
-    body = ",".join(schemas.image(row, include) for row in rows)
+    body = schemas.images(rows, include)
     return responses.json(f"[{body}]", headers=paging.link(limit, after))
 
 

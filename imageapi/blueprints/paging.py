@@ -8,6 +8,7 @@ Source: RFC 8288 (Link); design §4.
 from __future__ import annotations
 
 import datetime
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -148,9 +149,14 @@ def asked(schema: type[Page] = Page) -> tuple[dict[str, Any], int, Place | None]
     repeated = [name for name, values in request.args.lists() if len(values) > 1]
     if repeated:
         raise InvalidFields(errors=[FieldFault(name, "must be there once") for name in repeated])
-    data = schemas.load(schema(), request.args)
+    data = schemas.load(_made(schema), request.args)
     limit, cursor = data.pop("limit"), data.pop("cursor")
     return data, limit, _place(cursor) if cursor else None
+
+
+@functools.cache
+def _made(schema: type[Page]) -> Page:
+    return schema()
 
 
 def link(limit: int, place: Place | None) -> list[tuple[str, str]]:

@@ -211,21 +211,42 @@ INCLUDES = ("placeholder", "srcset")
 
 def image(row: Row, include: Include = frozenset()) -> str:
     """The image block as JSON text, from a row of `models.IMAGES`, as the token may see it."""
-    if guard.hides_location(row.album):
-        row = _without_location(row)
-    gps = row.gps_exifs or row.gps_html or row.gps_ip or "null"
+    return images([row], include)
+
+
+def images(rows: Sequence[Row], include: Include = frozenset()) -> str:
+    """The blocks of images as JSON text, comma-separated; what they share is looked up once."""
+    zone = catalog.library().settings.timezone
+    albums = {row.album for row in rows}
+    hidden = {name for name in albums if guard.hides_location(name)}
+    names = {name: dump(name) for name in albums}
+    if hidden:
+        rows = [_without_location(row) if row.album in hidden else row for row in rows]
+    thumbnails = renditions.thumbnails(rows)
+    return ",".join(
+        _image(row, names[row.album], moment(row.created_ms, zone), text + _included(row, include))
+        for row, text in zip(rows, thumbnails, strict=True)
+    )
+
+
+def _image(row: Row, album: str, created_at: str, tail: str) -> str:
+    by_ip, by_exifs = row.gps_ip or "null", row.gps_exifs or "null"
+    by_html = row.gps_html or "null"
+    gps = row.gps_exifs or row.gps_html or by_ip
     return (
         f'{{"public_id":"{row.id}","infos":{row.infos},"exifs":{row.exifs},"gps":{gps}'
-        f',"gps_ip":{row.gps_ip or "null"},"gps_exifs":{row.gps_exifs or "null"}'
-        f',"gps_html":{row.gps_html or "null"},"created_at":"{moment(row.created_ms)}"'
+        f',"gps_ip":{by_ip},"gps_exifs":{by_exifs},"gps_html":{by_html}'
+        f',"created_at":"{created_at}"'
         f',"width":{row.width},"height":{row.height},"rotation":{row.rotation}'
         f',"crop_x":{row.crop_x!r},"crop_y":{row.crop_y!r}'
-        f',"crop_w":{row.crop_w!r},"crop_h":{row.crop_h!r},"album_id":{dump(row.album)}'
-        f',"thumbnails":{renditions.thumbnails(row)}{_included(row, include)}}}'
+        f',"crop_w":{row.crop_w!r},"crop_h":{row.crop_h!r},"album_id":{album}'
+        f',"thumbnails":{tail}}}'
     )
 
 
 def _included(row: Row, include: Include) -> str:
+    if not include:
+        return ""
     asked = ""
     if "placeholder" in include:
         asked += f',"placeholder":{dump(row.placeholder)}'
@@ -248,7 +269,7 @@ def album(row: Row, form: UploadForm | None, newest: Sequence[Row]) -> str:
     return (
         f'{{"public_id":{dump(row.public_id)},"upload_form":{dump(form)}'
         f',"images_count":{row.images_count},"views_count":{row.views_count}'
-        f',"thumbnails":[{",".join(map(image, newest))}]}}'
+        f',"thumbnails":[{images(newest)}]}}'
     )
 
 
@@ -256,7 +277,7 @@ def album_item(row: Row, newest: Sequence[Row]) -> str:
     """An album of a list as JSON text."""
     return (
         f'{{"public_id":{dump(row.public_id)},"images_count":{row.images_count}'
-        f',"thumbnails":[{",".join(map(image, newest))}]}}'
+        f',"thumbnails":[{images(newest)}]}}'
     )
 
 
@@ -281,10 +302,15 @@ def _tag(tag_id: str, created_ms: int, name: str, label: str) -> str:
     )
 
 
-def moment(milliseconds: int) -> str:
-    """A time as the contract writes it: milliseconds, with the offset of `IMAGEAPI_TIMEZONE`."""
+def moment(milliseconds: int, zone: zoneinfo.ZoneInfo | None = None) -> str:
+    """A time as the contract writes it: milliseconds, with the offset of `IMAGEAPI_TIMEZONE`.
+
+    Args:
+        milliseconds: since 1970.
+        zone: that setting, where the caller has it already.
+    """
     minute, rest = divmod(milliseconds, 60_000)
-    head, offset = _minute(minute, catalog.library().settings.timezone)
+    head, offset = _minute(minute, zone or catalog.library().settings.timezone)
     return f"{head}{rest // 1000:02d}.{rest % 1000:03d}{offset}"
 
 

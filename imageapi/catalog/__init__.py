@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from dataclasses import dataclass
 from typing import Any
 
-import cachetools
 from flask import Flask, current_app
 
 from imageapi.catalog.views import Views
@@ -23,7 +21,7 @@ from imageapi.storage.storages import Storages
 class Library:
     """What the catalog of one application works with.
 
-    `thumbnails`: JSON text of URLs that were made already; `lock` guards it.
+    `thumbnails`: the JSON text of URLs that were made already (`renditions.thumbnails`).
     """
 
     settings: Settings
@@ -32,13 +30,7 @@ class Library:
     limits: Limits
     geoip: GeoIP
     views: Views
-    thumbnails: cachetools.LRUCache[tuple[Any, ...], str]
-    lock: threading.Lock
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names of the renditions, largest first."""
-        return tuple(rendition.name for rendition in self.renditions)
+    thumbnails: dict[tuple[Any, ...], str]
 
 
 def init_app(app: Flask, settings: Settings) -> None:
@@ -61,8 +53,7 @@ def init_app(app: Flask, settings: Settings) -> None:
         limits=Limits(max_pixels=settings.max_pixels),
         geoip=GeoIP(settings.geoip_database),
         views=Views(),
-        thumbnails=cachetools.LRUCache(4096),
-        lock=threading.Lock(),
+        thumbnails={},
     )
 
 

@@ -7,7 +7,7 @@ import dataclasses
 import fcntl
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,9 @@ from imageapi.telemetry import log
 BLANK = "/assets/blank.jpg"
 """The answer for every rendition that can not be had."""
 
+KEPT = 8192
+"""How many images' URLs a process keeps; then it begins anew."""
+
 _TYPES = {"jpg": "image/jpeg", "png": "image/png"}
 _ONE = IMAGES.where(Image.id == sa.bindparam("image_id"))
 
@@ -48,28 +51,34 @@ def picture(row: Row) -> Picture:
     )
 
 
-def thumbnails(row: Row) -> str:
-    """Name to URL of every rendition of an image, as JSON text, from a row of `models.IMAGES`.
+def thumbnails(rows: Sequence[Row]) -> list[str]:
+    """Name to URL of every rendition of each image, as JSON text, from rows of `models.IMAGES`.
 
     `BLANK` where the storage can not give one: not rendered yet, failed, or a storage that is gone;
     never an error, never any I/O. What was made is kept for its window.
     """
-    shelf = library()
-    if not row.rendered:
-        return _json(dict.fromkeys(shelf.names, BLANK))
-    now = time.time()
+    shelf, now = library(), time.time()
     window = now // shelf.settings.url_window
-    known = (row.id, row.revision, row.storage, row.rendered, window)
-    with shelf.lock:
-        text = shelf.thumbnails.get(known)
-    if text is not None:
-        return text
+    made = shelf.thumbnails
+    return [
+        made.get((row.id, row.revision, row.storage, row.rendered, window))
+        or _thumbnails(row, now, window)
+        for row in rows
+    ]
+
+
+def _thumbnails(row: Row, now: float, window: float) -> str:
+    shelf = library()
+    blank = dict.fromkeys((rendition.name for rendition in shelf.renditions), BLANK)
+    if not row.rendered:
+        return _json(blank)
     try:
         text = _json(_urls(row, now))
     except StorageUnavailable:
-        return _json(dict.fromkeys(shelf.names, BLANK))
-    with shelf.lock:
-        shelf.thumbnails[known] = text
+        return _json(blank)
+    if len(shelf.thumbnails) >= KEPT:
+        shelf.thumbnails.clear()
+    shelf.thumbnails[row.id, row.revision, row.storage, row.rendered, window] = text
     return text
 
 
