@@ -67,6 +67,7 @@ def app(request: pytest.FixtureRequest, settings: Settings, migrated: Path) -> I
     shutil.copy(migrated, settings.instance / "imageapi.sqlite3")
     app = create_app(settings)
     yield app
+    app.extensions["background"].stop()
     app.extensions["reader"].close()
     with app.app_context():
         db.engine.dispose()

@@ -140,7 +140,7 @@ def test_memory_is_bounded(tmp_path: Path):
     assert imaging.take_in(path, ALL, LIMITS)[0].size == (4000, 3000)
     script = (
         "import sys, resource; from pathlib import Path; from imageapi.imaging import decoder;"
-        "from imageapi.imaging.limits import Limits; decoder.MEMORY_BYTES = 150 << 20;"
+        "from imageapi.imaging.limits import Limits; decoder.MEMORY_BYTES = 110 << 20;"
         "decoder._bound(Limits(max_pixels=1)); from imageapi.errors import UndecodablePicture;"
         "from imageapi.imaging.rendering import take_in\n"
         "try: take_in(Path(sys.argv[1]), [], Limits())\n"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import random
 import subprocess
 from pathlib import Path
@@ -22,24 +21,38 @@ from tests.imaging.pictures import CORNERS, corners, opened, saved
 from tests.servers.need import lacking, need
 
 REFERENCE = Path(__file__).with_name("thumbhash.mjs")
-MODULES = Path(os.environ.get("THUMBHASH_MODULES", Path(__file__).parents[2]))
-"""The folder whose node_modules hold `thumbhash` 0.1.1."""
-
 SMALL = Rendition("small", 40, 40, "fit")
 Pixels = tuple[int, int, bytes]
 
 
-def reference(pictures: list[Pixels]) -> list[str]:
+@pytest.fixture(scope="session")
+def modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose node_modules hold npm's `thumbhash`."""
+    npm = need("npm", install="apt install npm")
+    folder = tmp_path_factory.mktemp("thumbhash")
+    options = ["--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts"]
+    installed = subprocess.run(
+        [npm, "install", *options, "thumbhash@0.1.1"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    if installed.returncode:
+        lacking(f"npm can not install thumbhash: {installed.stderr[-500:]}")
+    return folder
+
+
+def reference(pictures: list[Pixels], modules: Path) -> list[str]:
     """npm's hashes."""
     node = need("node", install="apt install nodejs")
-    if not (MODULES / "node_modules" / "thumbhash").is_dir():
-        lacking("npm's thumbhash is not installed: npm install --no-save thumbhash@0.1.1")
     lines = "\n".join(
         json.dumps({"w": w, "h": h, "rgba": base64.b64encode(rgba).decode()})
         for w, h, rgba in pictures
     )
     return subprocess.run(
-        [node, str(REFERENCE), str(MODULES)],
+        [node, str(REFERENCE), str(modules)],
         input=lines,
         capture_output=True,
         text=True,
@@ -51,17 +64,17 @@ def ours(pictures: list[Pixels]) -> list[str]:
     return [base64.b64encode(thumbhash.encode(*picture)).decode() for picture in pictures]
 
 
-def test_plain_and_noisy_pictures_hash_as_the_reference_does():
+def test_plain_and_noisy_pictures_hash_as_the_reference_does(modules: Path):
     chance = random.Random(11)  # noqa: S311 (to make pictures)
     pictures = []
     for number in range(60):
         w, h = chance.randint(1, 40), chance.randint(1, 40)
         pixel = bytes([*chance.randbytes(3), 255 if number % 2 else chance.randrange(256)])
         pictures.append((w, h, pixel * (w * h) if number < 40 else chance.randbytes(4 * w * h)))
-    assert ours(pictures) == reference(pictures)
+    assert ours(pictures) == reference(pictures, modules)
 
 
-def test_the_corpus_hashes_as_the_reference_does(shared: Path):
+def test_the_corpus_hashes_as_the_reference_does(shared: Path, modules: Path):
     pictures = []
     for row in rows():
         if row.expected != "accept" or row.path.stat().st_size > 300_000:
@@ -69,7 +82,7 @@ def test_the_corpus_hashes_as_the_reference_does(shared: Path):
         small = opened(render(row.path, Edit(), [SMALL], Limits()).files["small"]).convert("RGBA")
         pictures.append((*small.size, small.tobytes()))
     assert len(pictures) > 60
-    assert ours(pictures) == reference(pictures)
+    assert ours(pictures) == reference(pictures, modules)
 
 
 def test_the_average_colour_comes_first():
