@@ -277,6 +277,18 @@ IMAGES = _ANY_IMAGES.where(Album.deleted_ms.is_(None))
 `generation` is that of keys and revocations at the moment of the read.
 """
 
+_UNSEEN = ("object_id", "latitude", "longitude", *_NOT_SHOWN)
+
+LISTED = sa.select(
+    *(column for column in Image.__table__.columns if column.name not in _UNSEEN),
+    StoredObject.key,
+    StoredObject.storage,
+    StoredObject.width.label("original_width"),
+    StoredObject.height.label("original_height"),
+    sa.bindparam("album", type_=String).label("album"),
+).join(StoredObject, StoredObject.id == Image.object_id)
+"""As `IMAGES`, for the images of an album that was decided about: its id comes with the question."""
+
 ANY_ORIGINALS = _ANY_IMAGES.add_columns(
     StoredObject.bytes, StoredObject.sha256, StoredObject.md5, StoredObject.format, Image.file_name
 )

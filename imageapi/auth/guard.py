@@ -112,21 +112,26 @@ def authority() -> Authority:
     return found
 
 
+def held() -> Any:
+    """What `g` stands for in this request: each use of the proxy itself looks it up anew."""
+    return g._get_current_object()  # noqa: SLF001 - werkzeug's documented way
+
+
 def authenticate() -> None:
     """Verify the request's token, unless its route needs none; before 404 and 405.
 
     Raises:
         Unauthorized: no token, or none that counts.
     """
-    if request.method == "OPTIONS":
+    environ, endpoint = request.environ, request.endpoint
+    if environ["REQUEST_METHOD"] == "OPTIONS":
         g.decided = True  # it says what the route takes, nothing of what is behind it
         return
-    endpoint = request.endpoint
     rule = policy.POLICY[endpoint] if endpoint else None
     if rule in _OPEN or (rule is None and not request.path.startswith(API)):
         return
     try:
-        text = tokens.credential(request.environ.get("HTTP_AUTHORIZATION"))
+        text = tokens.credential(environ.get("HTTP_AUTHORIZATION"))
         try:
             _stand(text, authority().snapshot)
         except (tokens.UnknownKey, tokens.Revoked):
@@ -139,8 +144,9 @@ def authenticate() -> None:
 
 def renewed() -> str:
     """The X-token of this request."""
-    snapshot: Snapshot = g.snapshot
-    return snapshot.keyring.renew(g.token, time.time(), g.get("share_ends"))
+    state = held()
+    snapshot: Snapshot = state.snapshot
+    return snapshot.keyring.renew(state.token, time.time(), state.get("share_ends"))
 
 
 def image(image_id: uuid.UUID, among: sa.Select[Any] = models.IMAGES) -> Row:
@@ -325,19 +331,22 @@ def _permitted(row: Any, album: AlbumFacts) -> bool:
     rule = policy.POLICY[request.endpoint or ""]
     if rule is not Access.ENTRY and (isinstance(rule, Access) or rule.isdisjoint(granted)):
         raise AccessDenied
-    g.abilities = granted
-    g.decided = True
+    state = held()
+    state.abilities = granted
+    state.decided = True
     return True
 
 
 def _granted(row: Any, album: AlbumFacts) -> frozenset[Ability] | None:
-    if row.generation != g.snapshot.generation:
+    state = held()
+    if row.generation != state.snapshot.generation:
         _stand_again(authority().at(row.generation))
-    share = None if g.token.share is None else _live_share(row)
-    granted = policy.abilities(g.token, album, share)
+    token = state.token
+    share = None if token.share is None else _live_share(row)
+    granted = policy.abilities(token, album, share)
     try:
         if granted is not None:
-            g.snapshot.check_album(g.token, album.id)
+            state.snapshot.check_album(token, album.id)
     except tokens.TokenFault as fault:
         raise Unauthorized from fault
     return granted
@@ -346,7 +355,8 @@ def _granted(row: Any, album: AlbumFacts) -> frozenset[Ability] | None:
 def _stand(text: str, snapshot: Snapshot) -> None:
     token = snapshot.keyring.verify(text, time.time())
     snapshot.check(token)
-    g.token, g.snapshot = token, snapshot
+    state = held()
+    state.token, state.snapshot = token, snapshot
 
 
 def _stand_again(snapshot: Snapshot) -> None:

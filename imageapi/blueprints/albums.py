@@ -135,7 +135,7 @@ def _images(album_id: str, *, untagged: bool) -> Response:
     if "bbox" in filters:
         guard.demand_location(album.public_id)
     wanted = listing.Filters(**filters, untagged=untagged)
-    rows, after = listing.page(album.id, limit, place, wanted)
+    rows, after = listing.page(album, limit, place, wanted)
     if album.owner is None or g.token.user_id != album.owner:
         catalog.library().views.count(album.id)
     body = schemas.images(rows, include)

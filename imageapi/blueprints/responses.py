@@ -45,9 +45,10 @@ def init_app(app: Flask) -> None:
 
 
 def _begin() -> None:
-    g.started = time.perf_counter()
+    state = guard.held()
+    state.started = time.perf_counter()
     given = request.environ.get("HTTP_X_REQUEST_ID", "")
-    g.request_id = given if _REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
+    state.request_id = given if _REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
 
 
 def json(text: str, status: int = 200, headers: Pairs = ()) -> Response:
@@ -95,7 +96,8 @@ class _Answer(Response):
 def _answer(
     body: bytes | Iterable[bytes], status: int, headers: Pairs, about: Pairs, length: Pairs
 ) -> Response:
-    runtime = time.perf_counter() - g.started
+    state = guard.held()
+    runtime = time.perf_counter() - state.started
     return _Answer(
         body,
         status,
@@ -107,7 +109,7 @@ def _answer(
                 ("X-token", guard.renewed()),
                 *about,
                 P3P,
-                ("X-Request-Id", g.request_id),
+                ("X-Request-Id", state.request_id),
                 ("X-Runtime", f"{runtime:.6f}"),
                 *length,
             ]
@@ -119,6 +121,5 @@ def _access() -> Pairs:
     names = ACCESS_HEADERS.get(request.endpoint or "")
     if not names:
         return ()
-    return [
-        (name, "true" if ability in g.abilities else "false") for name, ability in names.items()
-    ]
+    granted = g.abilities
+    return [(name, "true" if ability in granted else "false") for name, ability in names.items()]

@@ -13,7 +13,6 @@ import json
 import re
 import zoneinfo
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import marshmallow
@@ -260,8 +259,7 @@ def _without_location(row: Row) -> Any:
     infos.pop("location", None)
     kept = {name: text for name, text in exifs.items() if not name.startswith("GPS")}
     nowhere = dict.fromkeys(("gps_exifs", "gps_html", "gps_ip"))
-    columns = row._mapping  # noqa: SLF001 - SQLAlchemy's public name for it
-    return SimpleNamespace(**{**columns, **nowhere, "infos": dump(infos), "exifs": dump(kept)})
+    return row._replace(infos=dump(infos), exifs=dump(kept), **nowhere)
 
 
 def album(row: Row, form: UploadForm | None, newest: Sequence[Row]) -> str:

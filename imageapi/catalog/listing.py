@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 
 from imageapi.extensions import Row, read
-from imageapi.models import IMAGES, Album, Image, StoredObject, Tag, TagImage
+from imageapi.models import IMAGES, LISTED, Album, Image, StoredObject, Tag, TagImage
 
 Place = tuple[int, str]
 """Where a page ends: `created_ms` and id of its last image."""
@@ -46,16 +46,17 @@ _ALL = Filters()
 
 
 def page(
-    album_id: int, limit: int, after: Place | None = None, filters: Filters = _ALL
+    album: Row, limit: int, after: Place | None = None, filters: Filters = _ALL
 ) -> tuple[Sequence[Row], Place | None]:
-    """One page of an album's images.
+    """One page of the images of an album, a row of `models.ALBUMS`.
 
-    Returns: rows of `models.IMAGES`, at most `limit`, and the place where the next page begins, None
+    Returns: rows of `models.LISTED`, at most `limit`, and the place where the next page begins, None
         at the end.
     """
     place = {"created_ms": after[0], "id": after[1]} if after else {}
     statement = _statement(filters, bool(after))
-    rows = read(statement, album_id=album_id, limit=limit + 1, **place)
+    of_album = {"album_id": album.id, "album": album.public_id}
+    rows = read(statement, **of_album, limit=limit + 1, **place)
     if len(rows) <= limit:
         return rows, None
     last = rows[limit - 1]
@@ -64,7 +65,7 @@ def page(
 
 @functools.lru_cache(maxsize=256)
 def _statement(filters: Filters, continued: bool) -> sa.Select[Any]:  # noqa: FBT001
-    statement = IMAGES.where(Image.album_id == sa.bindparam("album_id"), *_conditions(filters))
+    statement = LISTED.where(Image.album_id == sa.bindparam("album_id"), *_conditions(filters))
     if continued:
         here = sa.tuple_(sa.bindparam("created_ms", type_=sa.BigInteger), sa.bindparam("id"))
         statement = statement.where(sa.tuple_(Image.created_ms, Image.id) < here)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import urllib.parse
+from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
@@ -164,7 +165,7 @@ def test_every_list_stays_in_the_albums_index(app, anna):
     with app.app_context():
         for chosen in filters:
             for after in (None, (5, "x")):
-                listing.page(1, 10, after, chosen)
+                listing.page(SimpleNamespace(id=1, public_id="a"), 10, after, chosen)
         listing.newest([1, 2, 3])
     assert len(plans) == 7
     for plan in plans:

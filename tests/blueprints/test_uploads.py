@@ -643,7 +643,7 @@ def multiply(app, image_id, count):
             values = dict(
                 read(sa.select(*models.Image.__table__.columns).where(models.Image.id == image_id))[
                     0
-                ]._mapping
+                ]._asdict()
             )
             values["id"] = f"{number:08x}-0000-4000-8000-000000000000"
             values["created_ms"] += number
