@@ -1,4 +1,4 @@
-"""docs/tokens.md: its functions mint what its vectors say, and such tokens count."""
+"""docs/tokens.md: its lines mint what its vectors say, and such tokens count."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ SECRET, *TOKENS = (
 CLAIMS = [text.strip() for kind, text in BLOCKS if kind == "json" and "…" not in text]
 VECTORS = list(zip(CLAIMS, TOKENS, strict=True))
 
-# How each language is run, and what makes of its function a program: claims, secret → token.
+# How each language is run, and what makes of its lines a program: claims, secret → token.
 RUN = {
     "python": (
         lambda: [sys.executable, "-c"],
-        "import sys\n{}\nprint(mint(json.loads(sys.argv[1]), sys.argv[2]))",
+        "import json, sys\nclaims, secret = json.loads(sys.argv[1]), sys.argv[2]\n{}\nprint(token)",
     ),
     "javascript": (
         lambda: [need("node", install="apt install nodejs"), "--eval"],
-        "{}\nconsole.log(mint(JSON.parse(process.argv[1]), process.argv[2]))",
+        "const claims = JSON.parse(process.argv[1]), secret = process.argv[2]\n{}\nconsole.log(token)",
     ),
     "php": (
         lambda: [php(), "-r"],
-        "{}\necho mint(json_decode($argv[1]), $argv[2]);",
+        "$claims = json_decode($argv[1]); $secret = $argv[2];\n{}\necho $token;",
     ),
 }
 
@@ -53,16 +53,12 @@ def php():
 
 
 def snippet(language):
-    (found,) = (
-        text
-        for kind, text in BLOCKS
-        if kind == language and ("mint(claims, secret)" in text or kind == "php")
-    )
-    return found
+    """The first block of a language: the lines that sign."""
+    return next(text for kind, text in BLOCKS if kind == language)
 
 
 @pytest.mark.parametrize("language", RUN)
-def test_the_function_mints_the_vectors(language):
+def test_the_lines_mint_the_vectors(language):
     command, program = RUN[language]
     code = program.replace("{}", snippet(language))
     separator = ["--"] if language == "php" else []
@@ -78,8 +74,8 @@ def test_the_function_mints_the_vectors(language):
 
 
 @pytest.mark.parametrize("language", RUN)
-def test_the_function_has_five_lines(language):
-    assert len(snippet(language).strip().splitlines()) == 5
+def test_it_is_five_lines_at_most(language):
+    assert len([line for line in snippet(language).splitlines() if line]) <= 5
 
 
 @pytest.mark.parametrize(("claims", "token"), VECTORS)
