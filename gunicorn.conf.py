@@ -3,6 +3,7 @@
 Source: https://docs.gunicorn.org/en/stable/settings.html.
 """
 
+import gc
 import os
 import sys
 from typing import Any
@@ -29,6 +30,9 @@ SocketUnreader.max_body_chunk = 256 * 1024
 
 def post_worker_init(worker: Any) -> None:
     """Start the thread that does, beside the requests, what need not hold them up."""
+    # What is there now stays: the collector need not look through it again and again.
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
     worker.wsgi.extensions["background"].start()
 
 

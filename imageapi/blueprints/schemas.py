@@ -198,9 +198,12 @@ def location(values: Mapping[str, Any]) -> dict[str, float | int] | None:
     return {name: data[name] for name in sorted(data)} or None
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
 def dump(value: Any) -> str:
     """Compact JSON, raw UTF-8, keys in their order."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return _ENCODER.encode(value)
 
 
 Include = frozenset[str]
