@@ -85,7 +85,8 @@ def test_from_nothing_to_an_answer_twice(tmp_path):
                 os.killpg(demo.pid, number)
             else:
                 demo.send_signal(number)
-            demo.communicate(timeout=30)
+            # gunicorn gives requests in flight 30 seconds (graceful_timeout).
+            demo.communicate(timeout=45)
             assert all(state(pid) in "ZX" for pid in ours)
             with pytest.raises(requests.ConnectionError):
                 requests.get(f"http://{HOST}:{port}/healthz", timeout=10)

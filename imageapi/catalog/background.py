@@ -9,6 +9,8 @@ from flask import Flask, current_app
 from imageapi.catalog import library, work
 from imageapi.telemetry import log
 
+PATIENCE = 5.0
+"""Seconds that a process which ends waits for what its thread is doing; another finds it again."""
 TICK = 2.0
 """Seconds between two looks at the outbox and two writes of the counted views."""
 
@@ -51,7 +53,7 @@ class Background:
         self._stop.set()
         self._wake.set()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(PATIENCE)
         self.once()
 
     def once(self) -> None:
