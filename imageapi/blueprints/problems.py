@@ -107,7 +107,9 @@ def problem(error: errors.ImageAPIError) -> Response:
     }
     if error.errors:
         body["errors"] = [{"field": e.field, "message": e.message} for e in error.errors]
-    data = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+    # Half of a surrogate pair, in the name of a field say, is written as JSON's own escape of it.
+    data = text.encode("utf-8", "backslashreplace")
     headers = [
         *SAFETY,
         *error.headers.items(),

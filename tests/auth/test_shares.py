@@ -122,6 +122,7 @@ REFUSED = {
     ],
     "label": [1, True, [], {}, ["a"], "x" * 129, "a\0b", "\ud800"],
     "token": ["x"],
+    "\ud800": [1],
     "share": ["x"],
     "album_id": [2],
     "maker": ["anna"],
