@@ -11,10 +11,13 @@ from imageapi.auth import guard
 from imageapi.auth.policy import Ability, granted
 from imageapi.blueprints import bodies, idempotency, paging, responses, schemas, uploads
 from imageapi.blueprints.images import created
-from imageapi.catalog import albums, background, images, listing, views
+from imageapi.catalog import albums, background, direct, images, listing, views
 from imageapi.extensions import Row
 
 blueprint = Blueprint("albums", __name__)
+
+_HAND_INS = ("application/json", "application/x-www-form-urlencoded")
+"""Bodies that hand a direct upload in; a file comes as multipart/form-data."""
 
 
 @blueprint.post("/albums")
@@ -87,6 +90,8 @@ def list_untagged(album_id: str) -> Response:
 def upload_image(album_id: str) -> Response:
     """Take in an image: 201, or 200 with `X-duplicate` when the album has these bytes already."""
     album = guard.album(album_id)
+    if request.mimetype in _HAND_INS:
+        return _hand_in(album)
     shelf = catalog.library()
     limit = shelf.settings.max_upload_bytes
     with idempotency.key() as key, shelf.storages[album.storage].stage(limit) as staging:
@@ -120,8 +125,28 @@ def stats(album_id: str) -> Response:
     return responses.json(schemas.dump(body))
 
 
+def _hand_in(album: Row) -> Response:
+    values = bodies.fields(request)
+    position = {name: values[name] for name in schemas.Location().fields if name in values}
+    answer = {name: str(value) for name, value in values.items() if isinstance(value, str | int)}
+    upload = images.Upload(
+        uploader=g.token.user_id,
+        file_name=answer.get("original_filename", ""),
+        location=schemas.location(position),
+        address=request.remote_addr,
+    )
+    with idempotency.key() as key:
+        made = key.replayed(values)
+        if made is not None:
+            return _uploaded(made, new=key.status == 201)
+        made, new = direct.hand_in(album, answer, upload, key.confirming(album.id, 201))
+        if not new:
+            key.record(made, 200)
+    return _uploaded(made, new=new)
+
+
 def _answer(album: Row) -> Response:
-    form = albums.upload_form(album) if Ability.IMAGE_UPLOAD in g.abilities else None
+    form = direct.form(album) if Ability.IMAGE_UPLOAD in g.abilities else None
     newest = listing.newest([album.id])[album.id]
     return responses.json(schemas.album(album, form, newest))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import unicodedata
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -12,7 +11,7 @@ from sqlalchemy import orm
 
 from imageapi.catalog import edits, library, now_ms, work
 from imageapi.catalog.images import Confirm, agreed
-from imageapi.errors import Conflict, FieldFault, InvalidFields, NotFound, StorageUnavailable
+from imageapi.errors import Conflict, FieldFault, InvalidFields, NotFound
 from imageapi.extensions import Row, read, transaction
 from imageapi.models import (
     ALBUMS,
@@ -27,7 +26,6 @@ from imageapi.models import (
     StoredObject,
     Tag,
 )
-from imageapi.storage.backend import UploadForm
 
 ID_FIELD = "album[public_id]"
 FORBIDDEN = r"/\?#%,"
@@ -299,16 +297,6 @@ def reached(issuer: str, owner: str | None, entries: Collection[str]) -> Sequenc
 def formats(album_id: int) -> dict[str, int]:
     """How many images of each format an album has."""
     return {row.format: row.images for row in read(_FORMATS, album_id=album_id)}
-
-
-def upload_form(album: Row) -> UploadForm | None:
-    """The signed form of a direct upload to the album's storage; None where it has none."""
-    shelf = library()
-    try:
-        storage = shelf.storages[album.storage]
-        return storage.upload_form(album.public_id, shelf.settings.max_upload_bytes, time.time())
-    except StorageUnavailable:
-        return None
 
 
 def ensure(public_id: str, owner: str, issuer: str = "", storage: str | None = None) -> Row:

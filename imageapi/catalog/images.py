@@ -99,7 +99,13 @@ def find(album_id: int, sha256: str) -> str | None:
     return rows[0].id if rows else None
 
 
-def add(album: Row, staged: Staged, upload: Upload, confirm: Confirm = agreed) -> tuple[str, bool]:
+def add(
+    album: Row,
+    staged: Staged,
+    upload: Upload,
+    confirm: Confirm = agreed,
+    adopted: str | None = None,
+) -> tuple[str, bool]:
     """Make an image of staged bytes.
 
     Args:
@@ -107,6 +113,7 @@ def add(album: Row, staged: Staged, upload: Upload, confirm: Confirm = agreed) -
         staged: the bytes, in the staging place of the album's storage.
         upload: what came with them.
         confirm: asked again inside the write; may raise to refuse, or record more.
+        adopted: the name of the direct upload that was staged; the storage makes it the original.
     Returns: the image's id, and whether it is new: the same bytes again answer the image they are.
     Raises:
         UnsupportedFormat, UndecodablePicture: the bytes are no picture that is accepted.
@@ -119,7 +126,11 @@ def add(album: Row, staged: Staged, upload: Upload, confirm: Confirm = agreed) -
     probe, rendered = imaging.take_in(staged.path, shelf.renditions, shelf.limits)
     staged = dataclasses.replace(staged, format=probe.format, size=probe.size)
     storage = shelf.storages[album.storage]
-    key, infos = storage.put(staged, [album.public_id])
+    tags = [album.public_id]
+    if adopted is None:
+        key, infos = storage.put(staged, tags)
+    else:
+        key, infos = storage.adopt(adopted, staged, tags)
     image_id = str(uuid.uuid4())
     shown = Picture(key, image_id, 0, probe.size, Edit(), rendered.extension)
     written = False
