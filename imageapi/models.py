@@ -224,6 +224,38 @@ class Work(Base):
     attempts: Mapped[int] = mapped_column(server_default=text("0"))
 
 
+class ObjectCopy(Base):
+    """A second copy of an object's bytes, left where a move found them until its work removes it."""
+
+    __tablename__ = "object_copy"
+
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    object_id: Mapped[int] = mapped_column(
+        ForeignKey(StoredObject.id, ondelete="CASCADE"), index=True
+    )
+    storage: Mapped[str] = mapped_column(String(64))
+    work_id: Mapped[int] = mapped_column(BigInteger)
+
+
+class Quarantined(Base):
+    """Bytes that no row wants, and since when that is known; they go if it stays so for long."""
+
+    __tablename__ = "quarantined"
+
+    storage: Mapped[str] = mapped_column(String(64), primary_key=True)
+    key: Mapped[str] = mapped_column(String(128), primary_key=True)
+    since_ms: Mapped[int] = mapped_column(BigInteger)
+
+
+class Progress(Base):
+    """How far a long task has come: the id that it finished last."""
+
+    __tablename__ = "progress"
+
+    task: Mapped[str] = mapped_column(String(128), primary_key=True)
+    place: Mapped[str] = mapped_column(String(64))
+
+
 class AlbumViews(Base):
     """How often an album's images were listed to others than its owner, on one day (UTC)."""
 

@@ -17,7 +17,15 @@ from imageapi.catalog.images import Confirm, agreed, count
 from imageapi.errors import FieldFault, InvalidFields, NotFound
 from imageapi.extensions import Row, transaction
 from imageapi.geometry import Crop, CropFault, Edit, Size, effective_size
-from imageapi.models import ANY_ORIGINALS, Album, Image, StoredObject, TagImage
+from imageapi.models import (
+    ANY_ORIGINALS,
+    Album,
+    Image,
+    ObjectCopy,
+    StoredObject,
+    TagImage,
+    Work,
+)
 
 EDITS = ("rotation", "crop_x", "crop_y", "crop_w", "crop_h")
 """The fields of an edit."""
@@ -36,8 +44,11 @@ def edit(row: Row, values: Mapping[str, float], confirm: Confirm = agreed) -> bo
     """
     edited = {name: values.get(name, getattr(row, name)) for name in EDITS}
     size = _effective(row, edited)
-    by_url = renditions.rendered_by_url(row.storage)
     with transaction() as session:
+        storage = renditions.hold(session, row.object_id)
+        if storage is None:
+            return False
+        kept = row.rendered if renditions.rendered_by_url(storage) else ""
         changed = (
             sa.update(Image)
             .where(Image.id == row.id, Image.revision == row.revision)
@@ -46,13 +57,13 @@ def edit(row: Row, values: Mapping[str, float], confirm: Confirm = agreed) -> bo
                 revision=Image.revision + 1,
                 width=size.width,
                 height=size.height,
-                rendered=row.rendered if by_url else "",
+                rendered=kept,
             )
         )
         if session.connection().execute(changed).rowcount == 0:
             return False
         confirm(session, row.id)
-        todo = None if by_url else _follow(session, row)
+        todo = None if kept else _follow(session, row, storage)
     if todo is not None:
         work.run(todo)
     return True
@@ -68,12 +79,12 @@ def _effective(row: Row, edited: Mapping[str, float]) -> Size:
         raise InvalidFields(errors=[FieldFault(fault.field, fault.message)]) from fault
 
 
-def _follow(session: orm.Session, old: Row) -> int:
+def _follow(session: orm.Session, old: Row, storage: str) -> int:
     """Have the new revision rendered; remove the old one's renditions once no URL names them."""
     if old.rendered:
         keys = renditions.keys(renditions.picture(old))
         delay_ms = 2000 * library().settings.url_window
-        work.record(session, "remove", {"storage": old.storage, "keys": keys}, delay_ms)
+        work.record(session, "remove", {"storage": storage, "keys": keys}, delay_ms)
     return work.record(session, "render", {"image": old.id})
 
 
@@ -84,7 +95,6 @@ def duplicate(row: Row, confirm: Confirm = agreed) -> str:
         NotFound: the image was deleted meanwhile.
     """
     image_id = str(uuid.uuid4())
-    by_url = renditions.rendered_by_url(row.storage)
     with transaction() as session:
         source = session.get(Image, row.id)
         # Held to the end: a delete of the last image on these bytes waits, and then sees this one.
@@ -93,11 +103,12 @@ def duplicate(row: Row, confirm: Confirm = agreed) -> str:
             raise NotFound
         count(session, row.album_id, images=1, size=0)
         kept = {column.key: getattr(source, column.key) for column in Image.__table__.columns}
-        fresh = {"id": image_id, "created_ms": now_ms(), "revision": 0}
-        session.add(Image(**{**kept, **fresh, "rendered": source.rendered if by_url else ""}))
+        rendered = source.rendered if renditions.rendered_by_url(stored.storage) else ""
+        fresh = {"id": image_id, "created_ms": now_ms(), "revision": 0, "rendered": rendered}
+        session.add(Image(**{**kept, **fresh}))
         session.flush()
         confirm(session, image_id)
-        todo = None if by_url else work.record(session, "render", {"image": image_id})
+        todo = None if rendered else work.record(session, "render", {"image": image_id})
     if todo is not None:
         work.run(todo)
     return image_id
@@ -118,25 +129,36 @@ def remove(session: orm.Session, image_ids: Sequence[str]) -> list[int]:
     Raises:
         NotFound: none of them is there any more.
     """
+    theirs = sa.select(Image.object_id).where(Image.id.in_(image_ids))
+    locked = sa.select(StoredObject.id).where(StoredObject.id.in_(theirs)).with_for_update()
+    session.execute(locked.order_by(StoredObject.id))
     rows = session.execute(ANY_ORIGINALS.where(Image.id.in_(image_ids))).all()
     if not rows:
         raise NotFound
     objects = {row.object_id: row for row in rows}
-    locked = sa.select(StoredObject.id).where(StoredObject.id.in_(objects)).with_for_update()
-    session.execute(locked.order_by(StoredObject.id))
     session.execute(sa.delete(TagImage).where(TagImage.image_id.in_(image_ids)))
     session.execute(sa.delete(Image).where(Image.id.in_(image_ids)))
     in_use = sa.select(Image.object_id).where(Image.object_id.in_(objects)).distinct()
     freed = objects.keys() - set(session.scalars(in_use))
+    copies = _copies(session, freed)
     session.execute(sa.delete(StoredObject).where(StoredObject.id.in_(freed)))
     size = sum(objects[number].bytes for number in freed)
     fewer = {"images_count": Album.images_count - len(rows), "bytes": Album.bytes - size}
     session.execute(sa.update(Album).where(Album.id == rows[0].album_id).values(**fewer))
-    return [_remove_bytes(session, row, freed) for row in rows]
+    return [*(_remove_bytes(session, row, freed) for row in rows), *copies]
 
 
-def _remove_bytes(session: orm.Session, row: Row, freed: set[int]) -> int:
-    keys = renditions.keys(renditions.picture(row)) if row.rendered else []
+def _copies(session: orm.Session, objects: set[int]) -> list[int]:
+    """The work that removes the copies which moves left of objects, due now."""
+    left = sa.select(ObjectCopy.work_id).where(ObjectCopy.object_id.in_(objects))
+    numbers = list(session.scalars(left))
+    session.execute(sa.update(Work).where(Work.id.in_(numbers)).values(due_ms=now_ms()))
+    return numbers
+
+
+def _remove_bytes(session: orm.Session, row: Any, freed: set[int]) -> int:
+    by_us = row.rendered and not renditions.rendered_by_url(row.storage)
+    keys = renditions.keys(renditions.picture(row)) if by_us else []
     if row.object_id in freed:
         freed.discard(row.object_id)
         keys.append(row.key)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import orm
 
 from imageapi import imaging
 from imageapi.catalog import library, work
@@ -24,7 +25,7 @@ from imageapi.errors import (
 )
 from imageapi.extensions import Row, read, transaction
 from imageapi.geometry import Crop, Edit, Size, plan
-from imageapi.models import IMAGES, Image
+from imageapi.models import IMAGES, Image, StoredObject
 from imageapi.storage.backend import Picture, rendition_key
 from imageapi.storage.storages import Storage
 from imageapi.telemetry import log
@@ -158,7 +159,7 @@ def _rendered_now(store: Storage, key: str, row: Row) -> tuple[Iterator[bytes], 
     with _once(row.id):
         found = _open(store, key)
         if found is None:
-            _render(store, row)
+            draw(store, picture(row))
     return found or _open(store, key)
 
 
@@ -170,28 +171,48 @@ def render(image_id: str) -> None:
         StorageError: the original can not be read, or the renditions not be kept.
         UndecodablePicture: the original can not be decoded.
     """
+    while not _render_row(image_id):
+        pass  # its bytes moved to another storage meanwhile
+
+
+def _render_row(image_id: str) -> bool:
     rows = read(_ONE, image_id=image_id)
     if not rows:
         raise NotFound
     row = rows[0]
     with _once(row.id):
-        rendered = _render(library().storages[row.storage], row)
+        rendered = draw(library().storages[row.storage], picture(row))
     same = sa.update(Image).where(Image.id == row.id, Image.revision == row.revision)
     with transaction() as session:
+        if hold(session, row.object_id) != row.storage:
+            return False
         values = {"rendered": rendered.extension, "placeholder": rendered.placeholder}
         session.execute(same.values(**values))
+    return True
 
 
-def _render(store: Storage, row: Row) -> imaging.Rendered:
-    shelf, shown = library(), picture(row)
+def draw(store: Storage, shown: Picture) -> imaging.Rendered:
+    """Render all renditions of a picture from its original in `store`; keep them there.
+
+    A storage that renders by itself keeps none. Raises as `render`.
+    """
+    shelf = library()
     with store.stage() as staging:
         with contextlib.closing(store.open(shown.key)) as pieces:
             for piece in pieces:
                 staging.write(piece)
         staged = staging.finish()
         rendered = imaging.render(staged.path, shown.edit, shelf.renditions, shelf.limits)
-    store.keep(dataclasses.replace(shown, extension=rendered.extension), rendered.files)
+    if not store.renders:
+        store.keep(dataclasses.replace(shown, extension=rendered.extension), rendered.files)
     return rendered
+
+
+def hold(session: orm.Session, object_id: int) -> str | None:
+    """The storage that an object is in, and stays in until the transaction ends; None: it is gone."""
+    held = sa.select(StoredObject.storage).where(StoredObject.id == object_id)
+    storage: str | None = session.scalar(held.with_for_update(read=True))
+    return storage
 
 
 def rendered_by_url(storage: str) -> bool:
