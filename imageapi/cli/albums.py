@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import collections
-import contextlib
-import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from rich.text import Text
 
 from imageapi.catalog import albums, seeding
 from imageapi.catalog.seeding import Verdict
 from imageapi.cli import output
 from imageapi.cli.command import Commands, issuer_option, json_option
+from imageapi.cli.progress import bar, signals
 from imageapi.errors import NotFound
 
 commands = Commands("albums", help="Make, list and fill albums.")
@@ -109,7 +99,7 @@ def seed(folder: Path, public_id: str, owner: str, issuer: str, storage: str | N
     """
     tally: collections.Counter[str] = collections.Counter()
     started = time.monotonic()
-    with _signals() as stopped, _progress() as progress:
+    with signals() as stopped, bar() as progress:
         album = albums.ensure(public_id, owner, issuer, storage)
         task = progress.add_task("", total=None)
         progress.update(task, total=seeding.count(folder))
@@ -126,45 +116,6 @@ def seed(folder: Path, public_id: str, owner: str, issuer: str, storage: str | N
             click.echo(_summary(tally, time.monotonic() - started))
     if stopped or tally[Verdict.REFUSED]:
         click.get_current_context().exit(128 + stopped[0] if stopped else 1)
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[list[int]]:
-    """The signals that ask to stop, as they come in; a second one ends the process at once."""
-    received: list[int] = []
-
-    def note(number: int, _frame: object) -> None:
-        received.append(number)
-        signal.signal(number, signal.SIG_DFL)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-class _Rate(ProgressColumn):
-    """Files a second."""
-
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed or 0:.1f}/s")
-
-
-def _progress() -> Progress:
-    """A bar on standard error, where that is a terminal."""
-    console = Console(stderr=True)
-    return Progress(
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-        transient=True,
-    )
 
 
 def _tell(console: Console, outcome: seeding.Outcome) -> None:

@@ -1,16 +1,24 @@
-"""`flask storages`: which there are, and whether they work."""
+"""`flask storages`: which there are, whether they work, and albums from one to another."""
 
 from __future__ import annotations
 
+import collections
+import time
 from collections.abc import Iterable
 
 import click
+from rich.console import Console
+from rich.text import Text
 
-from imageapi.catalog import albums, library
+from imageapi.catalog import albums, library, moving
+from imageapi.catalog.moving import Verdict
 from imageapi.cli import output
-from imageapi.cli.command import Commands, json_option
+from imageapi.cli.command import Commands, Duration, issuer_option, json_option
+from imageapi.cli.progress import bar, signals
+from imageapi.errors import NotFound
+from imageapi.extensions import Row
 
-commands = Commands("storages", help="Look at the storages.")
+commands = Commands("storages", help="Look at the storages, move albums between them.")
 
 
 @commands.command("list", example="flask storages list --json")
@@ -50,6 +58,73 @@ def check() -> None:
         click.echo(output.printable(f"{name}: {fault or 'usable'}{remark}"))
     if broken:
         raise click.ClickException(f"Storages in use that are not usable: {broken}.")
+
+
+@commands.command(
+    "migrate",
+    example="flask storages migrate --album holidays --to s3",
+    exits={
+        1: "an original is missing or damaged and stays, or a storage or the database failed",
+        130: "stopped by Ctrl-C (143: by SIGTERM); run it again to go on",
+    },
+)
+@click.option("--album", "public_id", required=True, metavar="ID", help="The album to move.")
+@click.option("--to", required=True, metavar="NAME", help="The storage it is to be in.")
+@issuer_option
+@click.option(
+    "--keep",
+    type=Duration(),
+    default="24h",
+    show_default=True,
+    help="How long the bytes stay where they were; at least as long as URLs last.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what there is to do, and do nothing.")
+def migrate(public_id: str, to: str, issuer: str, keep: int, dry_run: bool) -> None:  # noqa: FBT001 - click passes it by name
+    """Move an album to another storage while it is served.
+
+    New pictures go there at once, then original by original: copied, read back, compared. Nobody sees an
+    error meanwhile. It can be stopped, killed and run again; moving back is the same with the storage
+    before as NAME. An upload that was under way when it began may stay behind: run it again.
+    """
+    album = albums.find(public_id, issuer)
+    if album is None:
+        raise NotFound(f"There is no album {public_id!r}.")
+    objects, size = moving.left(album, to)
+    if dry_run:
+        fault = library().storages.check(to)
+        click.echo(f"Would move {objects} originals, {size} bytes, to {to!r}.")
+        if fault:
+            raise click.ClickException(f"{to!r} is not usable: {fault}")
+        return
+    moving.begin(album, to)
+    _move(album, to, keep, objects)
+
+
+def _move(album: Row, to: str, keep: int, objects: int) -> None:
+    tally: collections.Counter[str] = collections.Counter()
+    started = time.monotonic()
+    with signals() as stopped, bar() as progress:
+        task = progress.add_task("", total=objects)
+        try:
+            for outcome in moving.move(album, to, keep):
+                tally[outcome.verdict] += 1
+                tally["bytes"] += outcome.bytes
+                progress.advance(task)
+                if outcome.reason:
+                    _tell(progress.console, f"{outcome.key}: {outcome.reason}")
+                if stopped:
+                    break
+        finally:
+            progress.stop()
+            seconds = time.monotonic() - started
+            counts = f"moved {tally[Verdict.MOVED]}, failed {tally[Verdict.FAILED]}"
+            click.echo(f"{counts}; {tally['bytes']} bytes in {seconds:.1f} s")
+    if stopped or tally[Verdict.FAILED]:
+        click.get_current_context().exit(128 + stopped[0] if stopped else 1)
+
+
+def _tell(console: Console, line: str) -> None:
+    console.print(Text(output.printable(line)), soft_wrap=True)
 
 
 def _used() -> set[str]:
