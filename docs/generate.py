@@ -98,7 +98,7 @@ def cli_page() -> str:
     ]
     for group in sorted(cli.GROUPS, key=lambda group: group.name or ""):
         for name, command in sorted(group.commands.items()):
-            parts += _command(f"flask {group.name} {name}", command)
+            parts += _command(" ".join(filter(None, ("flask", group.name, name))), command)
     return "\n\n".join(parts) + "\n"
 
 

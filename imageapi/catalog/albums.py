@@ -20,6 +20,7 @@ from imageapi.models import (
     AlbumViews,
     Generation,
     Image,
+    ObjectCopy,
     ReservedID,
     Revocation,
     Share,
@@ -316,6 +317,6 @@ def ensure(public_id: str, owner: str, issuer: str = "", storage: str | None = N
 
 
 def storages_in_use() -> set[str]:
-    """The names of the storages that albums or stored objects say they are in."""
-    names = sa.union(sa.select(Album.storage), sa.select(StoredObject.storage))
-    return {row.storage for row in read(names)}
+    """The names of the storages that albums, stored objects or copies of these say they are in."""
+    models = (Album, StoredObject, ObjectCopy)
+    return {row.storage for row in read(sa.union(*(sa.select(m.storage) for m in models)))}

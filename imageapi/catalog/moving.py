@@ -51,10 +51,15 @@ PATIENCE = 60.0
 _ELSEWHERE = (StoredObject.album_id == sa.bindparam("album_id")) & (
     StoredObject.storage != sa.bindparam("to")
 )
+_OF_ALBUM = sa.select(StoredObject.__table__, Album.public_id.label("album")).join(
+    Album, Album.id == StoredObject.album_id
+)
+_OBJECT = _OF_ALBUM.where(StoredObject.id == sa.bindparam("object_id"))
+_COPIES = sa.select(ObjectCopy.key, ObjectCopy.storage).where(
+    ObjectCopy.object_id == sa.bindparam("object_id")
+)
 _OBJECTS = (
-    sa.select(StoredObject.__table__, Album.public_id.label("album"))
-    .join(Album, Album.id == StoredObject.album_id)
-    .where(_ELSEWHERE, StoredObject.id > sa.bindparam("after"))
+    _OF_ALBUM.where(_ELSEWHERE, StoredObject.id > sa.bindparam("after"))
     .order_by(StoredObject.id)
     .limit(PAGE)
 )
@@ -188,6 +193,29 @@ def copy(row: Row, source: Storage, key: str, target: Storage) -> str:
     return made
 
 
+def restore(object_id: int) -> bool:
+    """Give an object whose bytes are lost or damaged those of a copy that a move left, if there is one.
+
+    The bytes that are there now stay, under a key that no row knows.
+    """
+    rows = read(_OBJECT, object_id=object_id)
+    for left in read(_COPIES, object_id=object_id):
+        row, target = rows[0], library().storages[rows[0].storage]
+        try:
+            key = copy(row, library().storages[left.storage], left.key, target)
+        except StorageError as error:
+            log.warning("no copy", key=left.key, why=str(error))
+            continue
+        there = sa.update(StoredObject).where(
+            StoredObject.id == row.id,
+            StoredObject.storage == row.storage,
+            StoredObject.key == row.key,
+        )
+        with transaction() as session:
+            return session.connection().execute(there.values(key=key)).rowcount == 1
+    return False
+
+
 def digest(storage: Storage, key: str, name: str = "sha256") -> str:
     """The SHA-256, or another hash, of the bytes under a key, in hex. Raises as `Storage.open`."""
     hashed = hashlib.new(name, usedforsecurity=False)
@@ -230,7 +258,7 @@ def _carried(image: Row, source: Storage, target: Storage, key: str) -> _Ready:
     extension, placeholder = image.rendered, image.placeholder
     if not (image.rendered and (target.renders or _copied(shown, source, target))):
         try:
-            rendered = _patiently(
+            rendered = patiently(
                 lambda: renditions.draw(target, dataclasses.replace(shown, key=key))
             )
             extension, placeholder = rendered.extension, rendered.placeholder
@@ -256,7 +284,7 @@ def _copied(shown: Picture, source: Storage, target: Storage) -> bool:
     return True
 
 
-def _patiently(task: Callable[[], T]) -> T:
+def patiently(task: Callable[[], T]) -> T:
     """Do what needs a decoder, waiting while others have them all."""
     end = time.monotonic() + PATIENCE
     while True:

@@ -9,12 +9,17 @@ from __future__ import annotations
 
 from flask import Flask
 
-from imageapi.cli import albums, integrators, revoke, storages, token, users
+from imageapi.cli import albums, integrators, renditions, revoke, storages, token, upkeep, users
 
-GROUPS = tuple(module.commands for module in (albums, integrators, revoke, storages, token, users))
+GROUPS = tuple(
+    module.commands
+    for module in (albums, integrators, renditions, revoke, storages, token, upkeep, users)
+)
+"""A group without a name has commands that stand on their own: `flask fsck`."""
 
 
 def init_app(app: Flask) -> None:
     """Add the commands to `app`."""
     for group in GROUPS:
-        app.cli.add_command(group)
+        for command in [group] if group.name else group.commands.values():
+            app.cli.add_command(command)

@@ -7,6 +7,7 @@ import itertools
 import boto3
 import pytest
 
+from tests.api.conftest import Api
 from tests.servers.cloudinary import cloudinary
 from tests.servers.seaweedfs import seaweedfs
 
@@ -70,3 +71,20 @@ def on_cloudinary(monkeypatch, cloudinary_server):
     for name, value in cloudinary_settings(cloudinary_server).items():
         monkeypatch.setenv(name, value)
     return cloudinary_server
+
+
+@pytest.fixture
+def anna(client, token, album):
+    """Requests of the owner of the album `holidays`."""
+    album("holidays", owner="anna")
+    return Api(client, token(user_id="anna"))
+
+
+@pytest.fixture
+def flask(app):
+    """`flask(*arguments)`: run a command in this process."""
+
+    def run(*arguments):
+        return app.test_cli_runner().invoke(args=list(map(str, arguments)))
+
+    return run

@@ -12,24 +12,14 @@ from imageapi.catalog.moving import Verdict
 from imageapi.errors import StorageNotFound
 from imageapi.extensions import read, transaction
 from imageapi.models import Image, ObjectCopy, StoredObject, Work
-from tests.api.conftest import Api
 from tests.conftest import jpeg
 
 ROAD = ("s3", "cloudinary", "local")
 
 
 @pytest.fixture
-def flask(app, s3, on_cloudinary):
-    def run(*arguments):
-        return app.test_cli_runner().invoke(args=list(map(str, arguments)))
-
-    return run
-
-
-@pytest.fixture
-def anna(client, token, album):
-    album("holidays", owner="anna")
-    return Api(client, token(user_id="anna"))
+def flask(flask, s3, on_cloudinary):
+    return flask
 
 
 def migrate(flask, to, *more):

@@ -1,0 +1,61 @@
+"""What the tests of upkeep do to storages and rows."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+
+import sqlalchemy as sa
+
+from imageapi.catalog import library
+from imageapi.extensions import read, transaction
+from imageapi.models import Quarantined, StoredObject
+
+DAY = 86_400
+
+
+def objects():
+    return read(sa.select(StoredObject.__table__).order_by(StoredObject.id))
+
+
+def listed(name="local"):
+    return [stored.key for stored in library().storages[name].list()]
+
+
+def originals(name="local"):
+    return [key for key in listed(name) if "." not in key]
+
+
+def path(settings, key):
+    return settings.instance / "storage/local" / key
+
+
+def aged(settings, seconds=2 * DAY):
+    """Every file of the local storage, as if it were so old."""
+    then = time.time() - seconds
+    for file in (settings.instance / "storage/local").glob("*/*"):
+        os.utime(file, (then, then))
+
+
+def noted_long_ago(seconds=2 * DAY):
+    """What is in quarantine, as if it were there for so long."""
+    with transaction() as session:
+        earlier = Quarantined.since_ms - seconds * 1000
+        session.execute(sa.update(Quarantined).values(since_ms=earlier))
+
+
+def stray(settings, content=b"bytes without a row"):
+    """An original without a row; its key."""
+    name = str(uuid.uuid4())
+    key = f"{name[:2]}/{name}"
+    file = path(settings, key)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content)
+    return key
+
+
+def flip(file, place=-1):
+    data = bytearray(file.read_bytes())
+    data[place] ^= 1
+    file.write_bytes(data)
