@@ -146,12 +146,21 @@ def asked(schema: type[Page] = Page) -> tuple[dict[str, Any], int, Place | None]
         InvalidFields: a parameter breaks its limit, is unknown, or there twice; a cursor of another
             list, or that we never gave.
     """
+    data = _loaded(schema) if request.query_string else dict(_defaults(schema))
+    limit, cursor = data.pop("limit"), data.pop("cursor")
+    return data, limit, _place(cursor) if cursor else None
+
+
+def _loaded(schema: type[Page]) -> dict[str, Any]:
     repeated = [name for name, values in request.args.lists() if len(values) > 1]
     if repeated:
         raise InvalidFields(errors=[FieldFault(name, "must be there once") for name in repeated])
-    data = schemas.load(_made(schema), request.args)
-    limit, cursor = data.pop("limit"), data.pop("cursor")
-    return data, limit, _place(cursor) if cursor else None
+    return schemas.load(_made(schema), request.args)
+
+
+@functools.cache
+def _defaults(schema: type[Page]) -> dict[str, Any]:
+    return schemas.load(_made(schema), {})
 
 
 @functools.cache
@@ -163,15 +172,16 @@ def link(limit: int, place: Place | None) -> list[tuple[str, str]]:
     """The `Link` header to the page that begins after `place`; none at the end."""
     if place is None:
         return []
-    cursor = _serializer().dumps([_list(), *place])
+    settings = library().settings
+    cursor = _serializer(settings.secret_keys).dumps([_list(), *place])
     query = urlencode({**_filters(), "limit": limit, "cursor": cursor})
-    path = f"{library().settings.public_url}{request.path}"
+    path = f"{settings.public_url}{request.path}"
     return [("Link", f'<{quote(path, safe="/:")}?{query}>; rel="next"')]
 
 
 def _place(cursor: str) -> Place:
     try:
-        of_list, moment, last = _serializer().loads(cursor)
+        of_list, moment, last = _serializer(library().settings.secret_keys).loads(cursor)
     except (BadData, ValueError) as error:
         raise _not_ours() from error
     if of_list != _list():
@@ -192,7 +202,7 @@ def _filters() -> Mapping[str, str]:
     return {name: text for name, text in request.args.items() if name not in ("limit", "cursor")}
 
 
-def _serializer() -> URLSafeSerializer:
-    keys = library().settings.secret_keys
+@functools.lru_cache(maxsize=16)
+def _serializer(keys: tuple[str, ...]) -> URLSafeSerializer:
     options = {"digest_method": hashlib.sha256, "key_derivation": "hmac"}
     return URLSafeSerializer(list(keys[::-1]), salt="imageapi.cursor", signer_kwargs=options)

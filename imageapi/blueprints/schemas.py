@@ -217,32 +217,32 @@ def image(row: Row, include: Include = frozenset()) -> str:
 
 
 def images(rows: Sequence[Row], include: Include = frozenset()) -> str:
-    """The blocks of images as JSON text, comma-separated; what they share is looked up once."""
-    zone = catalog.library().settings.timezone
-    albums = {row.album for row in rows}
-    hidden = {name for name in albums if guard.hides_location(name)}
-    names = {name: dump(name) for name in albums}
+    """The blocks of images as JSON text, comma-separated."""
+    hidden = {album for album in {row.album for row in rows} if guard.hides_location(album)}
     if hidden:
         rows = [_without_location(row) if row.album in hidden else row for row in rows]
-    thumbnails = renditions.thumbnails(rows)
-    return ",".join(
-        _image(row, names[row.album], moment(row.created_ms, zone), text + _included(row, include))
-        for row, text in zip(rows, thumbnails, strict=True)
+    ends = renditions.thumbnails(rows, _end)
+    if include:
+        ends = [end + _included(row, include) for row, end in zip(rows, ends, strict=True)]
+    return ",".join([_image(row, end) for row, end in zip(rows, ends, strict=True)])
+
+
+def _image(row: Row, end: str) -> str:
+    by_exifs, by_html, by_ip = row.gps_exifs, row.gps_html, row.gps_ip
+    return (
+        f'{{"public_id":"{row.id}","infos":{row.infos},"exifs":{row.exifs}'
+        f',"gps":{by_exifs or by_html or by_ip or "null"},"gps_ip":{by_ip or "null"}'
+        f',"gps_exifs":{by_exifs or "null"},"gps_html":{by_html or "null"}{end}}}'
     )
 
 
-def _image(row: Row, album: str, created_at: str, tail: str) -> str:
-    by_ip, by_exifs = row.gps_ip or "null", row.gps_exifs or "null"
-    by_html = row.gps_html or "null"
-    gps = row.gps_exifs or row.gps_html or by_ip
+def _end(row: Row, thumbnails: str) -> str:
     return (
-        f'{{"public_id":"{row.id}","infos":{row.infos},"exifs":{row.exifs},"gps":{gps}'
-        f',"gps_ip":{by_ip},"gps_exifs":{by_exifs},"gps_html":{by_html}'
-        f',"created_at":"{created_at}"'
+        f',"created_at":"{moment(row.created_ms)}"'
         f',"width":{row.width},"height":{row.height},"rotation":{row.rotation}'
         f',"crop_x":{row.crop_x!r},"crop_y":{row.crop_y!r}'
-        f',"crop_w":{row.crop_w!r},"crop_h":{row.crop_h!r},"album_id":{album}'
-        f',"thumbnails":{tail}}}'
+        f',"crop_w":{row.crop_w!r},"crop_h":{row.crop_h!r}'
+        f',"album_id":{dump(row.album)},"thumbnails":{thumbnails}'
     )
 
 
@@ -303,15 +303,10 @@ def _tag(tag_id: str, created_ms: int, name: str, label: str) -> str:
     )
 
 
-def moment(milliseconds: int, zone: zoneinfo.ZoneInfo | None = None) -> str:
-    """A time as the contract writes it: milliseconds, with the offset of `IMAGEAPI_TIMEZONE`.
-
-    Args:
-        milliseconds: since 1970.
-        zone: that setting, where the caller has it already.
-    """
+def moment(milliseconds: int) -> str:
+    """A time in milliseconds since 1970 as the contract writes it, with the offset of `IMAGEAPI_TIMEZONE`."""
     minute, rest = divmod(milliseconds, 60_000)
-    head, offset = _minute(minute, zone or catalog.library().settings.timezone)
+    head, offset = _minute(minute, catalog.library().settings.timezone)
     return f"{head}{rest // 1000:02d}.{rest % 1000:03d}{offset}"
 
 

@@ -7,7 +7,7 @@ import dataclasses
 import fcntl
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +34,7 @@ BLANK = "/assets/blank.jpg"
 """The answer for every rendition that can not be had."""
 
 KEPT = 8192
-"""How many images' URLs a process keeps; then it begins anew."""
+"""How many images' texts with URLs a process keeps; then it begins anew."""
 
 _TYPES = {"jpg": "image/jpeg", "png": "image/png"}
 _ONE = IMAGES.where(Image.id == sa.bindparam("image_id"))
@@ -52,41 +52,47 @@ def picture(row: Row) -> Picture:
     )
 
 
-def thumbnails(rows: Sequence[Row]) -> list[str]:
+def thumbnails(rows: Sequence[Row], around: Callable[[Row, str], str]) -> list[str]:
     """Name to URL of every rendition of each image, as JSON text, from rows of `models.IMAGES`.
 
     `BLANK` where the storage can not give one: not rendered yet, failed, or a storage that is gone;
-    never an error, never any I/O. What was made is kept for its window.
+    never an error, never any I/O.
+
+    Args:
+        rows: of `models.IMAGES` or `models.LISTED`.
+        around: what is to be made of the text; it may depend on the image's revision and its album's
+            id, on nothing else.
+    Returns: what `around` made, kept for the URLs' window.
     """
     shelf, now = library(), time.time()
     window = now // shelf.settings.url_window
     made = shelf.thumbnails
     return [
-        made.get((row.id, row.revision, row.storage, row.rendered, window))
-        or _thumbnails(row, now, window)
+        made.get((row.id, row.revision, row.rendered, row.storage, row.album, window))
+        or _thumbnails(row, now, window, around)
         for row in rows
     ]
 
 
-def _thumbnails(row: Row, now: float, window: float) -> str:
+def _thumbnails(row: Row, now: float, window: float, around: Callable[[Row, str], str]) -> str:
     shelf = library()
-    blank = dict.fromkeys((rendition.name for rendition in shelf.renditions), BLANK)
-    if not row.rendered:
-        return _json(blank)
-    try:
-        text = _json(_urls(row, now))
-    except StorageUnavailable:
-        return _json(blank)
+    urls = _urls(row, now) if row.rendered else None
+    if urls is None:
+        return around(row, _json({rendition.name: BLANK for rendition in shelf.renditions}))
+    text = around(row, _json(urls))
     if len(shelf.thumbnails) >= KEPT:
         shelf.thumbnails.clear()
-    shelf.thumbnails[row.id, row.revision, row.storage, row.rendered, window] = text
+    shelf.thumbnails[row.id, row.revision, row.rendered, row.storage, row.album, window] = text
     return text
 
 
-def _urls(row: Row, now: float) -> dict[str, str]:
+def _urls(row: Row, now: float) -> dict[str, str] | None:
     shelf, shown = library(), picture(row)
-    storage = shelf.storages[row.storage]
-    return {r.name: storage.rendition_url(shown, r, now) for r in shelf.renditions}
+    try:
+        storage = shelf.storages[row.storage]
+        return {r.name: storage.rendition_url(shown, r, now) for r in shelf.renditions}
+    except StorageUnavailable:
+        return None
 
 
 def _json(urls: dict[str, str]) -> str:
