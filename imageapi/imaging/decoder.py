@@ -21,6 +21,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from imageapi.errors import Busy, ImageAPIError
 from imageapi.geometry import Crop, CropFault, Edit, Rendition
 from imageapi.imaging.limits import (
@@ -39,28 +41,95 @@ from imageapi.imaging.probing import inspect
 from imageapi.imaging.rendering import draw
 from imageapi.imaging.values import Probe
 
+DECODING = "decoding"
+"""The name of a process that decodes, as ps shows it; one that waits has the helper's."""
+_REQUEST = 1 << 16
+
 
 def serve(fd: int) -> None:
     """Answer requests until the other side is gone."""
     control = socket.socket(fileno=fd)
+    sample = _sample()
     gc.freeze()  # else the collector of each child would copy all pages
     children: dict[int, float] = {}
+    spare: _Spare | None = None
     while True:
-        ready, _, _ = select.select([control], [], [], 0.2 if children else None)
+        ready, _, _ = select.select([control], [], [], _patience(spare, children))
         _look_after(children)
         if not ready:
+            spare = spare or _Spare(control, sample)
             continue
-        request, fds, _, _ = socket.recv_fds(control, 1 << 16, 1)
+        request, fds, _, _ = socket.recv_fds(control, _REQUEST, 1)
         if not request:
             break
         with socket.socket(fileno=fds[0]) as job:
-            pid = os.fork()
-            if pid == 0:
-                control.close()
-                _work(job, json.loads(request))
-        children[pid] = time.monotonic() + WALL_SECONDS
+            spare = spare or _Spare(control, sample)
+            while not spare.take(request, job):  # it was killed while it waited
+                children[spare.pid] = 0.0
+                spare = _Spare(control, sample)
+        children[spare.pid] = time.monotonic() + WALL_SECONDS
+        spare = None
     for pid in children:
         os.kill(pid, signal.SIGKILL)
+
+
+def _patience(spare: _Spare | None, children: dict[int, float]) -> float | None:
+    if spare is None:
+        return 0.01  # the picture just handed over is most often done by then
+    return 0.2 if children else None
+
+
+class _Spare:
+    """A child that was forked ahead of its picture.
+
+    Fork and the first touch of each page take twice as long as a small picture does.
+    """
+
+    def __init__(self, control: socket.socket, sample: Path) -> None:
+        self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.pid = os.fork()
+        if self.pid == 0:
+            control.close()
+            self._requests.close()
+            _wait(theirs, sample)
+        theirs.close()
+
+    def take(self, request: bytes, job: socket.socket) -> bool:
+        """Hand it its picture; False when it is not there any more."""
+        with self._requests:
+            try:
+                socket.send_fds(self._requests, [request], [job.fileno()])
+            except OSError:
+                return False
+        return True
+
+
+def _sample() -> Path:
+    """A small picture that is no file of any disk."""
+    fd = os.memfd_create("sample")
+    with open(fd, "wb", closefd=False) as file:
+        Image.new("RGB", (64, 48)).save(file, "JPEG")
+    return Path(f"/proc/self/fd/{fd}")
+
+
+def _wait(requests: socket.socket, sample: Path) -> None:
+    """The child: takes one request, answers it, and ends."""
+    try:
+        if not select.select([requests], [], [], 0)[0]:
+            _rehearse(sample)
+        request, fds, _, _ = socket.recv_fds(requests, _REQUEST, 1)
+        if request:
+            with socket.socket(fileno=fds[0]) as job:
+                _work(job, json.loads(request))
+    finally:
+        os._exit(0)
+
+
+def _rehearse(sample: Path) -> None:
+    """Have the pages that a picture needs copied before there is one."""
+    limits, sizes = Limits(), [Rendition("fit", 64, 64, "fit"), Rendition("fill", 32, 32, "fill")]
+    probed, header = inspect(sample, limits)
+    draw(sample, probed, header, Edit(), sizes, limits)
 
 
 def _look_after(children: dict[int, float]) -> None:
@@ -73,25 +142,24 @@ def _look_after(children: dict[int, float]) -> None:
 
 
 def _work(job: socket.socket, request: dict[str, Any]) -> None:
-    """The child: bounds itself, does the task, answers and ends."""
+    """Bound this process, do the task, answer."""
+    Path("/proc/self/comm").write_text(DECODING)
+    limits = Limits(*request["limits"])
+    _bound(limits)
     try:
-        limits = Limits(*request["limits"])
-        _bound(limits)
-        try:
-            answer, files = _done(request, limits)
-        except CropFault as fault:
-            answer, files = _error(fault, fault.message) | {"field": fault.field}, []
-        except ImageAPIError as error:
-            answer, files = _error(error, str(error)), []
-        except Exception as error:  # noqa: BLE001 (told to the other side, which logs it)
-            answer, files = _error(error, repr(error)), []
-        head = json.dumps(answer, allow_nan=False).encode()
-        job.sendall(len(head).to_bytes(4, "big") + head)
-        for file in files:
-            job.sendall(file)
-        job.shutdown(socket.SHUT_WR)  # the other side need not wait until our memory is given back
-    finally:
-        os._exit(0)
+        answer, files = _done(request, limits)
+    except CropFault as fault:
+        answer, files = _error(fault, fault.message) | {"field": fault.field}, []
+    except ImageAPIError as error:
+        answer, files = _error(error, str(error)), []
+    except Exception as error:  # noqa: BLE001 (told to the other side, which logs it)
+        answer, files = _error(error, repr(error)), []
+    head = json.dumps(answer, allow_nan=False).encode()
+    job.sendall(len(head).to_bytes(4, "big") + head)
+    for file in files:
+        job.sendall(file)
+    job.shutdown(socket.SHUT_WR)
+    job.recv(1)  # to give our memory back takes a core, which the other side needs first
 
 
 def _error(error: Exception, detail: str) -> dict[str, Any]:

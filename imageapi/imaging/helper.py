@@ -133,7 +133,7 @@ def _received(job: socket.socket, deadline: float) -> bytes:
     try:
         while True:
             job.settimeout(max(0.01, deadline - time.monotonic()))
-            part = job.recv(1 << 20)
+            part = job.recv(1 << 16)
             if not part:
                 return b"".join(parts)
             parts.append(part)

@@ -87,7 +87,12 @@ def stopped(path: Path) -> Path:
 
 def decoders() -> list[psutil.Process]:
     """The children that decode at the moment."""
-    return [child for child in children() if child.ppid() != os.getpid()]
+    found = []
+    for child in children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if child.name() == decoder.DECODING:
+                found.append(child)
+    return found
 
 
 def wait_for_decoders(count: int) -> list[psutil.Process]:
@@ -114,6 +119,25 @@ def test_a_child_that_hangs_is_killed(tmp_path: Path, picture: Path, monkeypatch
         imaging.take_in(stopped(tmp_path / "pipe"), ALL, LIMITS)
     monkeypatch.undo()
     assert imaging.take_in(picture, ALL, LIMITS)[0].format == "jpg"
+
+
+def test_a_spare_that_died_is_replaced(picture: Path):
+    for _ in range(3):
+        imaging.probe(picture, LIMITS)
+        spare = wait_for_spare()
+        spare.kill()
+        psutil.wait_procs([spare], timeout=1)
+    assert imaging.probe(picture, LIMITS).format == "jpg"
+
+
+def wait_for_spare() -> psutil.Process:
+    """The child that waits for its picture."""
+    (parent,) = psutil.Process().children()
+    deadline = time.monotonic() + 10
+    while not (found := [child for child in parent.children() if child.name() == parent.name()]):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return found[0]
 
 
 def test_a_helper_that_died_is_started_again(picture: Path):
