@@ -81,8 +81,8 @@ def descendants(pid: int) -> list[int]:
 def children(pid: int) -> list[int]:
     """The processes that this one started."""
     found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):  # ended meanwhile
+    with contextlib.suppress(OSError):  # it, or a thread of it, ended meanwhile
+        for task in Path(f"/proc/{pid}/task").glob("*/children"):
             found += map(int, task.read_text().split())
     return found
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from operator import mul
 from typing import NamedTuple
 
 from imageapi.imaging.fdlibm import cos
 
 MAX_SIDE = 100
+_OPAQUE = [1 / 255 * value for value in range(256)]
 
 
 class _Channel(NamedTuple):
@@ -37,21 +39,15 @@ def encode(width: int, height: int, rgba: bytes) -> bytes:
     """
     if max(width, height) > MAX_SIDE or len(rgba) != width * height * 4:
         raise ValueError("no picture of at most 100x100 pixels")
-    alphas = [value / 255 for value in rgba[3::4]]
-    colours = [rgba[0::4], rgba[1::4], rgba[2::4]]
-    total = 0.0
-    for alpha in alphas:
-        total += alpha
-    averages = [_average(colour, alphas, total) for colour in colours]
+    transparent = any(value < 255 for value in rgba[3::4])
+    alphas = [value / 255 for value in rgba[3::4]] if transparent else []
     red, green, blue = (
-        [
-            mean * (1 - alpha) + alpha / 255 * value
-            for value, alpha in zip(colour, alphas, strict=True)
-        ]
-        for colour, mean in zip(colours, averages, strict=True)
+        _over_average(rgba[channel::4], alphas)
+        if transparent
+        else [_OPAQUE[value] for value in rgba[channel::4]]
+        for channel in range(3)
     )
     pixels = list(zip(red, green, blue, strict=True))
-    transparent = total < width * height
     most = 5 if transparent else 7  # fewer terms of light when there is alpha
     across = max(1, _round(most * width / max(width, height)))
     down = max(1, _round(most * height / max(width, height)))
@@ -85,11 +81,17 @@ def _round(value: float) -> int:
     return math.floor(value + 0.5)
 
 
-def _average(colour: bytes, alphas: Sequence[float], total: float) -> float:
-    amount = 0.0
+def _over_average(colour: bytes, alphas: Sequence[float]) -> list[float]:
+    """A channel over its own average, 0 to 1."""
+    amount = total = 0.0
     for value, alpha in zip(colour, alphas, strict=True):
         amount += alpha / 255 * value
-    return amount / total if total else amount
+        total += alpha
+    mean = amount / total if total else amount
+    return [
+        mean * (1 - alpha) + alpha / 255 * value
+        for value, alpha in zip(colour, alphas, strict=True)
+    ]
 
 
 @functools.lru_cache(maxsize=32)
@@ -99,17 +101,17 @@ def _waves(length: int, index: int) -> list[float]:
 
 def _terms(channel: Sequence[float], size: tuple[int, int], across: int, down: int) -> _Channel:
     width, height = size
-    rows = [channel[start : start + width] for start in range(0, width * height, width)]
+    # What all terms of a column have in common.
+    columns = [list(map(mul, channel, _waves(width, u) * height)) for u in range(across)]
     constant, others = 0.0, []
     for v in range(down):
+        waves = [wave for wave in _waves(height, v) for _ in range(width)]
         for u in range(across):
             if u * down >= across * (down - v):
                 break
             amount = 0.0
-            waves = _waves(width, u)
-            for row, wave in zip(rows, _waves(height, v), strict=True):
-                for value, factor in zip(row, waves, strict=True):
-                    amount += value * factor * wave
+            for value, wave in zip(columns[u], waves, strict=True):
+                amount += value * wave
             amount /= width * height
             if u or v:
                 others.append(amount)

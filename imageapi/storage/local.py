@@ -199,13 +199,21 @@ class LocalBackend(Backend):
 
     @contextlib.contextmanager
     def _writable(self, name: str) -> Iterator[int]:
-        with self._opened_root(make=True) as root:
-            made = _make_folder(name, root, self._folder_mode)
-            if made or name not in self._synced:  # another process may have made it just now
-                os.fsync(root)
-                self._synced.add(name)
-            with opened(name, os.O_RDONLY | os.O_DIRECTORY, dir_fd=root) as folder:
-                yield folder
+        with self._opened_root(make=True) as root, contextlib.ExitStack() as stack:
+            if name not in self._synced:
+                self._make(name, root)
+            flags = os.O_RDONLY | os.O_DIRECTORY
+            try:
+                folder = stack.enter_context(opened(name, flags, dir_fd=root))
+            except FileNotFoundError:  # someone has removed it since
+                self._make(name, root)
+                folder = stack.enter_context(opened(name, flags, dir_fd=root))
+            yield folder
+
+    def _make(self, name: str, root: int) -> None:
+        _make_folder(name, root, self._folder_mode)
+        os.fsync(root)  # another process may have made it just now
+        self._synced.add(name)
 
 
 def _split(key: str) -> tuple[str, str]:
@@ -215,22 +223,19 @@ def _split(key: str) -> tuple[str, str]:
     return folder, name
 
 
-def _make_folder(name: str, parent: int, mode: int) -> bool:
-    try:
+def _make_folder(name: str, parent: int, mode: int) -> None:
+    with contextlib.suppress(FileExistsError):
         os.mkdir(name, mode, dir_fd=parent)
-    except FileExistsError:
-        return False
-    with opened(name, os.O_RDONLY | os.O_DIRECTORY, dir_fd=parent) as folder:
-        os.fchmod(folder, mode)  # whatever the umask took away
-    return True
+        with opened(name, os.O_RDONLY | os.O_DIRECTORY, dir_fd=parent) as folder:
+            os.fchmod(folder, mode)  # whatever the umask took away
 
 
 def _make_folders(path: Path, mode: int) -> None:
     if not path.parent.exists():
         _make_folders(path.parent, mode)
     with opened(path.parent.resolve(), os.O_RDONLY | os.O_DIRECTORY) as parent:
-        if _make_folder(path.name, parent, mode):
-            os.fsync(parent)
+        _make_folder(path.name, parent, mode)
+        os.fsync(parent)
 
 
 @contextlib.contextmanager
