@@ -100,6 +100,13 @@ class Conflict(ImageAPIError):
     detail = "The request conflicts with the present state."
 
 
+class AlbumFull(ImageAPIError):
+    """The album holds as many bytes or images as it may; `detail` names the limit."""
+
+    code, status, title = "album_full", 409, "Conflict"
+    detail = "The album is full; nothing was stored."
+
+
 class LengthRequired(ImageAPIError):
     """A body whose end nobody announced."""
 

@@ -257,6 +257,20 @@ class Settings:
         default=100_000_000,
         validate=_POSITIVE,
     )
+    album_max_bytes: int = setting(
+        "How many bytes of originals one album may hold; shared ones count once.",
+        kind="int",
+        default=0,
+        shown="no limit",
+        validate=validate.Range(min=0),
+    )
+    album_max_images: int = setting(
+        "How many images one album may hold.",
+        kind="int",
+        default=0,
+        shown="no limit",
+        validate=validate.Range(min=0),
+    )
     full: tuple[int, int] = setting(
         "The box that the rendition `full` fits into.",
         default=(1920, 1920),

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from imageapi.catalog import images, library
 from imageapi.catalog.images import Confirm, Upload, agreed
 from imageapi.errors import (
+    AlbumFull,
     InvalidFields,
     NotFound,
     PayloadTooLarge,
@@ -43,12 +44,13 @@ _STORAGES = (
 def form(album: Row) -> UploadForm | None:
     """The signed form of a direct upload to the storage of an album, a row of `models.ALBUMS`.
 
-    Returns: None where the storage has none, or is gone.
+    Returns: None where the storage has none, or is gone, or the album is full.
     """
-    shelf = library()
+    limit = images.room(album)
+    if not limit:
+        return None
     try:
-        storage = shelf.storages[album.storage]
-        limit = shelf.settings.max_upload_bytes
+        storage = library().storages[album.storage]
         return storage.upload_form(_target(album, storage), limit, time.time())
     except StorageError:
         return None
@@ -70,6 +72,7 @@ def hand_in(
         NotFound: handed in before, or never uploaded; or the album was deleted meanwhile.
         PayloadTooLarge, UnsupportedFormat, UndecodablePicture: no picture that is accepted; the
             upload is removed.
+        AlbumFull: as `images.add`; the upload is removed.
         StorageError: StorageCorrupt also where the bytes were changed while they were read.
     """
     shelf = library()
@@ -84,7 +87,7 @@ def hand_in(
                     staging.write(piece)
                 adopted = name if source is target else None
                 made, new = images.add(album, staging.finish(), upload, confirm, adopted)
-            except (PayloadTooLarge, UnsupportedFormat, UndecodablePicture):
+            except (AlbumFull, PayloadTooLarge, UnsupportedFormat, UndecodablePicture):
                 _discard(source, name)
                 raise
             if not new or adopted is None:

@@ -20,7 +20,7 @@ from sqlalchemy import orm
 
 from imageapi import imaging
 from imageapi.catalog import library, now_ms, renditions
-from imageapi.errors import NotFound, StorageError
+from imageapi.errors import AlbumFull, NotFound, StorageError
 from imageapi.extensions import Row, read, transaction
 from imageapi.geometry import Edit
 from imageapi.models import IMAGES, Album, Image, StoredObject
@@ -54,6 +54,9 @@ _SAME_BYTES = (
 _ONE = IMAGES.where(Image.id == sa.bindparam("image_id"))
 _NEW_OBJECT = sa.insert(StoredObject).returning(StoredObject.id)
 _NEW_IMAGE = sa.insert(Image)
+_HELD = sa.select(Album.images_count, Album.bytes).where(
+    Album.id == sa.bindparam("album_id"), Album.deleted_ms.is_(None)
+)
 
 
 def agreed(_session: orm.Session, _made: str) -> None:
@@ -119,11 +122,14 @@ def add(
     Returns: the image's id, and whether it is new: the same bytes again answer the image they are.
     Raises:
         UnsupportedFormat, UndecodablePicture: the bytes are no picture that is accepted.
+        AlbumFull: the album would hold more than it may; nothing is left behind.
         NotFound: the album was deleted meanwhile.
         StorageError: nothing is left behind.
     """
     if known := find(album.id, staged.sha256):
         return known, False
+    for held in read(_HELD, album_id=album.id):  # before the work; what counts is the write
+        _demand_room(held, images=1, size=staged.length)
     shelf = library()
     probe, rendered = imaging.take_in(staged.path, shelf.renditions, shelf.limits)
     staged = dataclasses.replace(staged, format=probe.format, size=probe.size)
@@ -149,7 +155,8 @@ def add(
             connection.execute(_NEW_IMAGE, {**of, **image})
             confirm(session, image_id)
             written = True
-    except sa.exc.IntegrityError:
+    except (sa.exc.IntegrityError, AlbumFull):
+        # The same bytes may have come first, and taken the last place.
         _discard(storage, shown)
         if winner := find(album.id, staged.sha256):
             return winner, False
@@ -167,14 +174,46 @@ def count(session: orm.Session, album_id: int, images: int, size: int) -> None:
 
     Raises:
         NotFound: the album was deleted meanwhile.
+        AlbumFull: it would hold more than it may.
     """
-    statement = (
+    # The row is locked by the change itself: of writers that race, each sees what came before it.
+    change = (
         sa.update(Album)
         .where(Album.id == album_id, Album.deleted_ms.is_(None))
         .values(images_count=Album.images_count + images, bytes=Album.bytes + size)
+        .returning(Album.images_count, Album.bytes)
     )
-    if session.connection().execute(statement).rowcount == 0:
+    held = session.connection().execute(change).one_or_none()
+    if held is None:
         raise NotFound
+    _demand_room(held, images=0, size=0)
+
+
+def room(album: Row) -> int:
+    """How many bytes one more image of an album may have, at most `IMAGEAPI_MAX_UPLOAD_BYTES`.
+
+    Args:
+        album: a row of `models.ALBUMS`.
+    Returns: 0 when the album is full.
+    """
+    settings = library().settings
+    if settings.album_max_images and album.images_count >= settings.album_max_images:
+        return 0
+    if not settings.album_max_bytes:
+        return settings.max_upload_bytes
+    left: int = settings.album_max_bytes - album.bytes
+    return max(0, min(settings.max_upload_bytes, left))
+
+
+def _demand_room(held: Any, images: int, size: int) -> None:
+    settings = library().settings
+    if 0 < settings.album_max_images < held.images_count + images:
+        limit = f"{settings.album_max_images} images"
+    elif 0 < settings.album_max_bytes < held.bytes + size:
+        limit = f"{settings.album_max_bytes} bytes"
+    else:
+        return
+    raise AlbumFull(f"The album may hold {limit}; nothing was stored.")
 
 
 def _object_values(album_id: int, storage: str, key: str, staged: Staged) -> dict[str, Any]:

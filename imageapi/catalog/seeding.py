@@ -15,6 +15,7 @@ from pathlib import Path
 
 from imageapi.catalog import images, library
 from imageapi.errors import (
+    AlbumFull,
     ImageAPIError,
     PayloadTooLarge,
     UndecodablePicture,
@@ -26,7 +27,7 @@ from imageapi.storage.disk import opened
 _PIECE = 256 * 1024
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NONBLOCK  # a pipe must not make us wait
-_REFUSALS = (PayloadTooLarge, UndecodablePicture, UnsupportedFormat)
+_REFUSALS = (AlbumFull, PayloadTooLarge, UndecodablePicture, UnsupportedFormat)
 
 
 class Verdict(enum.StrEnum):
@@ -36,7 +37,7 @@ class Verdict(enum.StrEnum):
     SKIPPED = "skipped"
     """The album has these bytes already."""
     REFUSED = "refused"
-    """Not readable, or not a picture that is accepted."""
+    """Not readable, not a picture that is accepted, or more than the album may hold."""
     IGNORED = "ignored"
     """No file at all: a symbolic link, a pipe, a device."""
 

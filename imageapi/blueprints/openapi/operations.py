@@ -18,6 +18,7 @@ from imageapi.blueprints import originals, paging, schemas
 from imageapi.blueprints.openapi import answers
 from imageapi.errors import (
     AccessDenied,
+    AlbumFull,
     BadRequest,
     Busy,
     Conflict,
@@ -137,7 +138,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "images.duplicate": Operation(
         {201: _image("The new image.", "ETag", "Location")},
         headers=("Idempotency-Key",),
-        refuses=(NotFound, *_BODY, *_ONCE),
+        refuses=(NotFound, AlbumFull, *_BODY, *_ONCE),
     ),
     "images.original": Operation(
         {
@@ -221,7 +222,15 @@ OPERATIONS: Mapping[str, Operation] = {
         example={"accuracy": 36, "latitude": 48.861934, "longitude": 2.348967},
         headers=("Idempotency-Key", "Content-Digest", "Repr-Digest"),
         refuses=(
-            *(NotFound, IncompleteBody, LengthRequired, UndecodablePicture, DigestMismatch, Busy),
+            *(
+                NotFound,
+                AlbumFull,
+                IncompleteBody,
+                LengthRequired,
+                UndecodablePicture,
+                DigestMismatch,
+                Busy,
+            ),
             *(*_BODY, *_ONCE, *_STORAGE, StorageFull),
         ),
     ),
