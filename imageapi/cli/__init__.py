@@ -9,11 +9,31 @@ from __future__ import annotations
 
 from flask import Flask
 
-from imageapi.cli import albums, integrators, renditions, revoke, storages, token, upkeep, users
+from imageapi.cli import (
+    albums,
+    database,
+    integrators,
+    renditions,
+    revoke,
+    storages,
+    token,
+    upkeep,
+    users,
+)
 
 GROUPS = tuple(
     module.commands
-    for module in (albums, integrators, renditions, revoke, storages, token, upkeep, users)
+    for module in (
+        albums,
+        database,
+        integrators,
+        renditions,
+        revoke,
+        storages,
+        token,
+        upkeep,
+        users,
+    )
 )
 """A group without a name has commands that stand on their own: `flask fsck`."""
 
