@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import itertools
 import os
 import re
 import zlib
@@ -45,6 +46,11 @@ _KNOWN_SECRETS = (
     "replace-me",
     "password",
 )
+
+_ROWS = (
+    "qwertyuiop asdfghjkl zxcvbnm 1234567890 abcdefghijklmnopqrstuvwxyz qazwsxedcrfvtgbyhnujmikolp"
+)
+_STEPS = {pair for row in (_ROWS, _ROWS[::-1]) for pair in itertools.pairwise(row)} - {(" ", " ")}
 
 T = TypeVar("T")
 
@@ -108,6 +114,10 @@ def _check_secret(key: str, name: str) -> None:
     # Random text does not compress: 32 hex digits take 35 bytes, a word eight times over takes 20.
     if len(zlib.compress(key.encode(), 9)) < MIN_SECRET_BYTES:
         raise ValidationError(f"{name} is too easy to guess: it repeats itself.")
+    if sum(step in _STEPS for step in itertools.pairwise(key.lower())) > len(key) / 2:
+        raise ValidationError(
+            f"{name} is too easy to guess: it walks along the keyboard or alphabet."
+        )
 
 
 def _timezone(name: str) -> zoneinfo.ZoneInfo:

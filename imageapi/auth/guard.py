@@ -297,12 +297,22 @@ def demand(ability: Ability) -> None:
 
 def confirming(album_id: int) -> Callable[[orm.Session, str], None]:
     """`confirm`, as a write of the catalog asks it."""
-    return lambda session, _made: confirm(album_id, session)
+
+    def ask(session: orm.Session, _made: str) -> None:
+        confirm(album_id, session)
+
+    return ask
 
 
-def confirm(album_id: int, session: orm.Session) -> None:
+def confirming_owner(album_id: int) -> Callable[[orm.Session, str], None]:
+    """As `confirming`, for what only the album's owner may do."""
+    return lambda session, _made: demand_owner(confirm(album_id, session))
+
+
+def confirm(album_id: int, session: orm.Session) -> Row:
     """Decide about an album again, inside the transaction that is about to write to it.
 
+    Returns: its row, of `models.ALBUMS`.
     Raises:
         NotFound, AccessDenied, Unauthorized: as `album`; it may have gone, changed hands or been
             revoked meanwhile.
@@ -311,6 +321,7 @@ def confirm(album_id: int, session: orm.Session) -> None:
     row = session.execute(_ALBUM_ROW.choose(), parameters).one_or_none()
     if row is None or not _permitted(row, _facts(row)):
         raise NotFound
+    return row
 
 
 def _present(rows: Any) -> bool:

@@ -69,7 +69,7 @@ def delete(album_id: str) -> Response:
     album = guard.album(album_id)
     guard.demand_owner(album)
     schemas.nothing(bodies.fields(request))
-    albums.delete(album, guard.confirming(album.id))
+    albums.delete(album, guard.confirming_owner(album.id))
     background.wake()
     return responses.empty()
 

@@ -655,6 +655,8 @@ WEAK = [
     *["your-256-bit-secret", "your-256-bit-secret-your-256-bit-secret"],
     *["a-string-secret-at-least-256-bits-long", "A-STRING-SECRET-AT-LEAST-256-BITS-LONG"],
     *["0123456789abcdef0123456789abcdef", "abcdefghijklmnopqrstuvwxyz0123456789"],
+    *["qwertyuiopasdfghjklzxcvbnm1234567890", "QWERTYUIOPASDFGHJKLzxcvbnmqwertyui"],
+    *["1qaz2wsx3edc4rfv5tgb6yhn7ujm8ik,", "zyxwvutsrqponmlkjihgfedcba987654321"],
     *["correct horse battery staple, and a bit more", "this-is-a-secret-this-is-a-secret-x"],
     *["django-insecure-9f8e7d6c5b4a39281706f5e4d3c2b1a0", "changeme-changeme-changeme-changeme"],
     *[
