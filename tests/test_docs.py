@@ -50,3 +50,18 @@ def test_the_pages_are_complete(app, generate):
 def test_no_made_page_points_out_of_the_repository(app, generate):
     for path, text in generate.pages(app).items():
         assert "design §" not in text, path
+
+
+NAMED = re.compile(r"`(?:(tests/[\w/]+\.py))?(?:::(\w+))?`")
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in (REPOSITORY / "docs").glob("*.md")))
+def test_every_test_that_a_page_names_is_there(page):
+    path = None
+    for file, name in NAMED.findall((REPOSITORY / "docs" / page).read_text()):
+        path = REPOSITORY / file if file else path
+        if file:
+            assert path.is_file(), file
+        if name:
+            found = re.search(rf"^ *def {name}\(", path.read_text(), re.MULTILINE)
+            assert found, f"{path.name} has no {name}"
