@@ -13,18 +13,19 @@ from pathlib import Path
 from typing import Any
 
 
-def _children(pid: int) -> list[int]:
-    children = []
+def children(pid: int) -> list[int]:
+    """The processes that this one started and that are there."""
+    found = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(OSError):
-            children += [int(child) for child in task.read_text().split()]
-    return children
+            found += [int(child) for child in task.read_text().split()]
+    return found
 
 
 def descendants(pid: int) -> list[int]:
     """All processes below this one, also those that left its group."""
-    children = _children(pid)
-    return children + [below for child in children for below in descendants(child)]
+    found = children(pid)
+    return found + [below for child in found for below in descendants(child)]
 
 
 def state(pid: int) -> str:
@@ -41,7 +42,7 @@ def freeze(pid: int) -> list[int]:
         os.kill(pid, signal.SIGSTOP)
     while state(pid) not in "TtZX":
         time.sleep(0.001)
-    return [pid, *(below for child in _children(pid) for below in freeze(child))]
+    return [pid, *(below for child in children(pid) for below in freeze(child))]
 
 
 class Process:
