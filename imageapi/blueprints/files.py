@@ -34,15 +34,14 @@ def rendition(storage: str, key: str) -> Response:
     shown = renditions.open_signed(storage, key, query, time.time())
     if shown is None:
         return _blank("no-store")
-    return Response(
-        shown.pieces,
-        mimetype=shown.content_type,
-        headers={
-            "Cache-Control": f"private, max-age={shown.max_age}, immutable",
-            "X-Content-Type-Options": "nosniff",
-            "Content-Length": str(shown.length),
-        },
-    )
+    headers = {
+        "Cache-Control": f"private, max-age={shown.max_age}, immutable",
+        "X-Content-Type-Options": "nosniff",
+        "Content-Length": str(shown.length),
+    }
+    if shown.location:
+        headers["X-Accel-Redirect"] = shown.location
+    return Response(shown.pieces, mimetype=shown.content_type, headers=headers)
 
 
 def _blank(keep: str) -> Response:

@@ -7,7 +7,7 @@ import dataclasses
 import fcntl
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,12 +115,16 @@ def keys(shown: Picture) -> list[str]:
 
 @dataclass(frozen=True)
 class Shown:
-    """A rendition on its way out: its bytes in pieces, their number, type, and seconds to keep."""
+    """A rendition on its way out: its bytes in pieces, their number, type, and seconds to keep.
 
-    pieces: Iterator[bytes]
+    `location` is where the web server in front finds the bytes itself; there are none here then.
+    """
+
+    pieces: Iterable[bytes]
     length: int
     content_type: str
     max_age: int
+    location: str
 
 
 def open_signed(storage: str, key: str, query: str, now: float) -> Shown | None:
@@ -148,17 +152,21 @@ def open_signed(storage: str, key: str, query: str, now: float) -> Shown | None:
         return None
     if found is None:
         return None
-    return Shown(found[0], found[1], _TYPES[key.rpartition(".")[2]], max_age)
+    location = store.sent_from and store.sent_from + key
+    return Shown(*found, _TYPES[key.rpartition(".")[2]], max_age, location)
 
 
-def _open(store: Storage, key: str) -> tuple[Iterator[bytes], int] | None:
+def _open(store: Storage, key: str) -> tuple[Iterable[bytes], int] | None:
     try:
+        if store.sent_from:
+            store.stat(key)
+            return (), 0
         return store.open(key), store.stat(key).bytes
     except StorageNotFound:
         return None
 
 
-def _rendered_now(store: Storage, key: str, row: Row) -> tuple[Iterator[bytes], int] | None:
+def _rendered_now(store: Storage, key: str, row: Row) -> tuple[Iterable[bytes], int] | None:
     # Only the current edit is known; an older revision that was removed stays gone.
     if key not in keys(picture(row)):
         return None

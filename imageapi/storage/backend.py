@@ -193,6 +193,9 @@ class Backend(abc.ABC):
     renders: ClassVar[bool] = False
     """True: the storage itself renders any edit by URL, and `keep` is never called."""
 
+    sent_from: str = ""
+    """A location of the web server in front from which it sends the file `<sent_from><key>` itself."""
+
     def __init__(self, options: Any, context: Context) -> None:
         """Keep the options; must not do I/O, must not import a vendor's SDK."""
         self.options = options

@@ -17,6 +17,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from marshmallow import ValidationError
+
 from imageapi.errors import StorageCorrupt, StorageFull, StorageUnavailable
 from imageapi.geometry import Rendition
 from imageapi.settings import setting
@@ -42,6 +44,12 @@ _STAGING = "staging"
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 
 
+def _x_accel_prefix(prefix: str) -> str:
+    if not re.fullmatch(r"/([A-Za-z0-9_-]+/)+", prefix):
+        raise ValidationError("must be a path that begins and ends with /, such as /_bytes/.")
+    return prefix
+
+
 @dataclass(frozen=True, kw_only=True)
 class LocalOptions:
     """Settings of a local storage."""
@@ -56,6 +64,13 @@ class LocalOptions:
         kind="bool",
         default=False,
     )
+    x_accel_prefix: str = setting(
+        "The internal location of nginx that is this folder, such as `/_bytes/`: nginx then sends the "
+        "renditions itself (`X-Accel-Redirect`).",
+        default="",
+        shown="none: the application sends them",
+        check=_x_accel_prefix,
+    )
 
 
 class LocalBackend(Backend):
@@ -68,6 +83,7 @@ class LocalBackend(Backend):
         self._root = (options.root or context.instance / "storage" / context.name).absolute()
         self._file_mode, self._folder_mode = (0o640, 0o750) if options.group else (0o600, 0o700)
         self._urls = SignedURLs(context.secret_keys, context.public_url, context.url_window)
+        self.sent_from = options.x_accel_prefix
         self._synced: set[str] = set()
 
     @property

@@ -106,6 +106,7 @@ class Storage:
     def __init__(self, backend: Backend, observe: Observe | None = None) -> None:
         self.name = backend.context.name
         self.renders = backend.renders
+        self.sent_from = backend.sent_from
         self._backend = backend
         self._timeout = backend.context.timeout
         self._window = backend.context.url_window
