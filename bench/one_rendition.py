@@ -21,13 +21,13 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 def ours(path: Path) -> None:
     """The three renditions; the placeholder, which no peer makes, is left out."""
     from imageapi.geometry import Edit  # noqa: PLC0415
-    from imageapi.imaging import rendering  # noqa: PLC0415
+    from imageapi.imaging import probing, rendering  # noqa: PLC0415
     from imageapi.imaging.decode import decoding  # noqa: PLC0415
     from imageapi.imaging.limits import Limits  # noqa: PLC0415
 
-    probed, header = rendering.inspect(path, Limits())
-    with decoding(Limits()):
-        for picture in rendering.compose(path, probed, header, Edit(), renditions()).values():
+    with path.open("rb") as stream, decoding(Limits()):
+        probed, header = probing.inspect(stream, Limits())
+        for picture in rendering.compose(stream, probed, header, Edit(), renditions()).values():
             rendering._encoded(picture, "jpg")  # noqa: SLF001
 
 

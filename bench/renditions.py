@@ -96,9 +96,9 @@ def whole(path: Path) -> Any:
     from imageapi.imaging.probing import inspect  # noqa: PLC0415
     from imageapi.imaging.rendering import compose  # noqa: PLC0415
 
-    probed, header = inspect(path, Limits())
-    with decoding(Limits()):
-        return compose(path, probed, header, Edit(), renditions()[:1])["full"]
+    with path.open("rb") as stream, decoding(Limits()):
+        probed, header = inspect(stream, Limits())
+        return compose(stream, probed, header, Edit(), renditions()[:1])["full"]
 
 
 def ssim(picture: Any, path: Path) -> float:
@@ -125,13 +125,25 @@ def ssim(picture: Any, path: Path) -> float:
 def isolation(path: Path, runs: int) -> float:
     """Milliseconds that a small picture takes longer through the helper than in this process."""
     from imageapi import imaging  # noqa: PLC0415
-    from imageapi.imaging.rendering import take_in  # noqa: PLC0415
+    from imageapi.geometry import Edit  # noqa: PLC0415
+    from imageapi.imaging.probing import inspect  # noqa: PLC0415
+    from imageapi.imaging.rendering import draw  # noqa: PLC0415
+
+    limits = imaging.Limits()
+
+    def in_process() -> None:
+        with path.open("rb") as stream:
+            probed, header = inspect(stream, limits)
+            draw(stream, probed, header, Edit(), renditions(), limits)
+
+    def through_helper() -> None:
+        imaging.take_in(path, renditions(), limits)
 
     apart, here = [], []
     for _ in range(runs):
-        for way, found in ((imaging.take_in, apart), (take_in, here)):
+        for way, found in ((through_helper, apart), (in_process, here)):
             start = time.perf_counter()
-            way(path, renditions(), imaging.Limits())
+            way()
             found.append((time.perf_counter() - start) * 1000)
     return min(apart) - min(here)
 

@@ -14,8 +14,9 @@ import pytest
 from bench import counting, growth, inprocess, library, processes, reads, startup, table, uploads
 from bench.table import Row
 from imageapi.geometry import Rendition
-from imageapi.imaging import Limits, rendering
+from imageapi.imaging import Limits
 from imageapi.settings import Settings
+from tests.imaging.inprocess import take_in
 
 SIZES = [
     Rendition("full", 1920, 1920, "fit"),
@@ -92,7 +93,7 @@ def test_all_renditions_come_from_one_decode(tmp_path: Path):
     path = tmp_path / "picture.jpg"
     path.write_bytes(uploads.picture(1000))
     with counting.decodes() as seen:
-        _, rendered = rendering.take_in(path, SIZES, Limits())
+        _, rendered = take_in(path, SIZES, Limits())
     assert len(rendered.files) == 3
     assert seen == ["JPEG"]
 

@@ -11,7 +11,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from typing import BinaryIO
 
 from PIL import (
     AvifImagePlugin,
@@ -19,6 +19,7 @@ from PIL import (
     ImageChops,
     ImageFile,
     ImageMath,
+    MpoImagePlugin,
     TiffImagePlugin,
     WebPImagePlugin,
 )
@@ -36,7 +37,8 @@ _PILLOW = {
     "tiff": TiffImagePlugin.TiffImageFile.format,
     "heic": "HEIF",
 }
-Image.preinit()  # the other plugins, so that they are imported once, before any fork
+_JPEGS = {"JPEG", MpoImagePlugin.MpoImageFile.format}
+Image.preinit()  # the other plugins: once a decoder's process is locked, nothing can be imported
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # as many pictures are decoded at once as there are cores
 TURNED_BY_DECODER = {"tiff", "heic"}
 """Formats whose decoder gives the upright picture, its clean aperture cut out."""
@@ -70,11 +72,19 @@ def decoding(limits: Limits) -> Iterator[None]:
             raise UndecodablePicture("The picture is broken or cut short.") from error
 
 
-def decode(path: Path, kind: str, size: Size, scale: float) -> Image.Image:
+def prepare(kind: str) -> None:
+    """Load the decoder of a format that is not there from the start."""
+    if kind == "heic":
+        import pillow_heif  # noqa: PLC0415 (an extra, large, and only now of use)
+
+        pillow_heif.register_heif_opener(thumbnails=False)
+
+
+def decode(stream: BinaryIO, kind: str, size: Size, scale: float) -> Image.Image:
     """Decode the first frame.
 
     Args:
-        path: the file.
+        stream: the file.
         kind: its format, as `Probe.format`.
         size: of the raster that the decoder must give, as the header tells it.
         scale: of the result that needs most pixels; a JPEG is decoded at the smallest of 1/1, 1/2,
@@ -86,11 +96,8 @@ def decode(path: Path, kind: str, size: Size, scale: float) -> Image.Image:
     Raises:
         UndecodablePicture: inside `decoding`.
     """
-    if kind == "heic":
-        import pillow_heif  # noqa: PLC0415 (an extra, large, and only now of use)
-
-        pillow_heif.register_heif_opener(thumbnails=False)
-    with Image.open(path, formats=(_PILLOW[kind],)) as image:
+    stream.seek(0)
+    with Image.open(stream, formats=(_PILLOW[kind],)) as image:
         if kind != "gif" and image.size != size:  # a GIF's frames may widen its screen
             raise UndecodablePicture("The picture is broken: its headers disagree on its size.")
         if kind == "jpg" and scale < 1:
@@ -108,7 +115,7 @@ def _eight_bit(image: Image.Image) -> Image.Image:
         return _sixteen_bit(image, key)
     if image.mode in ("I", "F"):
         return _stretched(image)
-    if image.mode == "CMYK" and image.format in ("JPEG", "MPO") and "adobe" not in image.info:
+    if image.mode == "CMYK" and image.format in _JPEGS and "adobe" not in image.info:
         return _with_profile(ImageChops.invert(image), image)  # Pillow takes Adobe's for granted
     if image.mode in _KEPT and key is None:
         return image

@@ -1,7 +1,7 @@
 """The helper's side: takes requests from a socket and forks a child for each.
 
-A child has bounded memory and CPU time, writes no file and is killed when its time is over. It
-answers with one frame: four bytes of length, JSON, then the files one after the other.
+A child has bounded memory and CPU time, opens nothing but its picture and is killed when its time is
+over. It answers with one frame: four bytes of length, JSON, then the files one after the other.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import itertools
 import json
 import os
 import random
-import resource
 import select
 import signal
 import socket
@@ -25,11 +24,10 @@ from PIL import Image
 
 from imageapi.errors import Busy, ImageAPIError
 from imageapi.geometry import Crop, CropFault, Edit, Rendition
+from imageapi.imaging import sandbox
+from imageapi.imaging.decode import prepare
 from imageapi.imaging.limits import (
-    BYTES_PER_PIXEL,
-    CPU_SECONDS,
     DECODED_BYTES,
-    MEMORY_BYTES,
     ROOM,
     ROOM_WAIT,
     ROOMS,
@@ -128,8 +126,9 @@ def _wait(requests: socket.socket, sample: Path) -> None:
 def _rehearse(sample: Path) -> None:
     """Have the pages that a picture needs copied before there is one."""
     limits, sizes = Limits(), [Rendition("fit", 64, 64, "fit"), Rendition("fill", 32, 32, "fill")]
-    probed, header = inspect(sample, limits)
-    draw(sample, probed, header, Edit(), sizes, limits)
+    with sample.open("rb") as stream:
+        probed, header = inspect(stream, limits)
+        draw(stream, probed, header, Edit(), sizes, limits)
 
 
 def _look_after(children: dict[int, float]) -> None:
@@ -145,7 +144,7 @@ def _work(job: socket.socket, request: dict[str, Any]) -> None:
     """Bound this process, do the task, answer."""
     Path("/proc/self/comm").write_text(DECODING)
     limits = Limits(*request["limits"])
-    _bound(limits)
+    sandbox.bound(limits)
     try:
         answer, files = _done(request, limits)
     except CropFault as fault:
@@ -166,29 +165,19 @@ def _error(error: Exception, detail: str) -> dict[str, Any]:
     return {"error": type(error).__name__, "detail": detail}
 
 
-def _bound(limits: Limits) -> None:
-    memory = MEMORY_BYTES + BYTES_PER_PIXEL * limits.max_pixels
-    for what, most in (
-        (resource.RLIMIT_AS, memory),
-        (resource.RLIMIT_CPU, CPU_SECONDS),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_NOFILE, 64),
-    ):
-        resource.setrlimit(what, (most, most))
-
-
 def _done(request: dict[str, Any], limits: Limits) -> tuple[dict[str, Any], list[bytes]]:
-    path = Path(request["path"])
-    probed, header = inspect(path, limits)
-    answer: dict[str, Any] = {"probe": dataclasses.asdict(probed)}
-    if request["task"] == "probe":
-        return answer, []
-    *crop, rotation = request["edit"]
-    renditions = [Rendition(*size) for size in request["renditions"]]
-    with _room_for(probed):
+    with Path(request["path"]).open("rb") as stream:
+        probed, header = inspect(stream, limits)
+        answer: dict[str, Any] = {"probe": dataclasses.asdict(probed)}
+        if request["task"] == "probe":
+            return answer, []
+        *crop, rotation = request["edit"]
         edit = Edit(Crop(*crop), rotation)
-        rendered = draw(path, probed, header, edit, renditions, limits)
+        renditions = [Rendition(*size) for size in request["renditions"]]
+        prepare(probed.format)
+        with _room_for(probed):
+            sandbox.lock()
+            rendered = draw(stream, probed, header, edit, renditions, limits)
     answer["extension"] = rendered.extension
     answer["placeholder"] = rendered.placeholder
     answer["sizes"] = rendered.sizes

@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import BinaryIO
 
 from imageapi.errors import UnsupportedFormat
@@ -38,22 +37,16 @@ _READERS: dict[str, Callable[[BinaryIO, Limits], Header]] = {
 }
 
 
-def probe(path: Path, limits: Limits) -> Probe:
-    """Find out what a file is, from its headers.
+def inspect(stream: BinaryIO, limits: Limits) -> tuple[Probe, Header]:
+    """Find out what a file is, from its headers; with the header for the decoder.
 
     Raises:
         UnsupportedFormat: not a picture of an accepted format; names those.
         UndecodablePicture: broken, or over a limit, which it names.
     """
-    return inspect(path, limits)[0]
-
-
-def inspect(path: Path, limits: Limits) -> tuple[Probe, Header]:
-    """As `probe`, with the header for the decoder."""
-    with path.open("rb") as stream:
-        kind = sniff(stream.read(64))
-        header = _READERS[kind](stream, limits)
-        found = exif.of_file(stream) if kind == "tiff" else exif.parse(header.exif)
+    kind = sniff(stream.read(64))
+    header = _READERS[kind](stream, limits)
+    found = exif.of_file(stream) if kind == "tiff" else exif.parse(header.exif)
     orientation = header.orientation or found.orientation
     width, height = header.clean.size if header.clean else header.size
     size = Size(height, width) if orientation >= 5 else Size(width, height)

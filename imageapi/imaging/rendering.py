@@ -11,8 +11,7 @@ import base64
 import io
 import math
 from collections.abc import Sequence
-from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from PIL import Image
 from PIL.Image import Resampling, Transpose
@@ -24,7 +23,6 @@ from imageapi.imaging.colour import to_srgb
 from imageapi.imaging.decode import TURNED_BY_DECODER, decode, decoding
 from imageapi.imaging.headers import Header
 from imageapi.imaging.limits import Limits
-from imageapi.imaging.probing import inspect
 from imageapi.imaging.values import Probe, Rendered
 
 JPEG_QUALITY = 85
@@ -73,46 +71,29 @@ class _Span(NamedTuple):
     bottom: float
 
 
-def render(path: Path, edit: Edit, renditions: Sequence[Rendition], limits: Limits) -> Rendered:
-    """Decode a picture to its end and render it in all sizes.
-
-    Args:
-        path: the file.
-        edit: crop and rotation, of the upright picture.
-        renditions: the sizes.
-        limits: that the headers are held against first.
-
-    Raises:
-        UnsupportedFormat: as `probe`.
-        UndecodablePicture: as `probe`, or the pixels are broken or end early.
-        CropFault: the crop does not fit the picture.
-    """
-    probed, header = inspect(path, limits)
-    return draw(path, probed, header, edit, renditions, limits)
-
-
-def take_in(path: Path, renditions: Sequence[Rendition], limits: Limits) -> tuple[Probe, Rendered]:
-    """What an upload needs: probe a picture, decode it to its end, render it unedited.
-
-    Raises:
-        UnsupportedFormat: as `probe`.
-        UndecodablePicture: as `render`.
-    """
-    probed, header = inspect(path, limits)
-    return probed, draw(path, probed, header, Edit(), renditions, limits)
-
-
 def draw(
-    path: Path,
+    stream: BinaryIO,
     probed: Probe,
     header: Header,
     edit: Edit,
     renditions: Sequence[Rendition],
     limits: Limits,
 ) -> Rendered:
-    """As `render`, of a picture that was inspected already."""
+    """Decode a picture to its end and render it in all sizes.
+
+    Args:
+        stream: the file.
+        probed, header: what `inspect` found out about it.
+        edit: crop and rotation, of the upright picture.
+        renditions: the sizes.
+        limits: that the headers were held against.
+
+    Raises:
+        UndecodablePicture: the pixels are broken or end early.
+        CropFault: the crop does not fit the picture.
+    """
     with decoding(limits):
-        pictures = compose(path, probed, header, edit, [*renditions, _PLACEHOLDER])
+        pictures = compose(stream, probed, header, edit, [*renditions, _PLACEHOLDER])
         placeholder = pictures.pop(_PLACEHOLDER.name).convert("RGBA")
         extension = "png" if any(map(_has_alpha, pictures.values())) else "jpg"
         return Rendered(
@@ -127,7 +108,7 @@ def draw(
 
 
 def compose(
-    path: Path, probed: Probe, header: Header, edit: Edit, renditions: Sequence[Rendition]
+    stream: BinaryIO, probed: Probe, header: Header, edit: Edit, renditions: Sequence[Rendition]
 ) -> dict[str, Image.Image]:
     """The renditions before they are encoded: 8 bits, sRGB; with alpha if the source shows any.
 
@@ -137,7 +118,7 @@ def compose(
     edited = geometry.effective_size(probed.size, edit)
     plans = {rendition.name: geometry.plan(edited, rendition) for rendition in renditions}
     need = max((max(_scales(plan)) for plan in plans.values()), default=1.0)
-    return _cascade(_Source(path, probed, header, edit, edited, need), plans)
+    return _cascade(_Source(stream, probed, header, edit, edited, need), plans)
 
 
 def _scales(plan: Plan) -> tuple[float, float]:
@@ -149,11 +130,11 @@ class _Source:
     """The decoded raster, and how a box of the edited picture is found in it."""
 
     def __init__(
-        self, path: Path, probed: Probe, header: Header, edit: Edit, edited: Size, need: float
+        self, stream: BinaryIO, probed: Probe, header: Header, edit: Edit, edited: Size, need: float
     ) -> None:
         turned = probed.format in TURNED_BY_DECODER
         size = probed.size if turned else header.size
-        self._raster = decode(path, probed.format, size, need)
+        self._raster = decode(stream, probed.format, size, need)
         self._shrink = max(1, round(size.width / self._raster.width))
         self._upright, self._edited = probed.size, edited
         self._orientation = None if turned else _UPRIGHT.get(probed.orientation)

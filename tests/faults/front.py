@@ -75,6 +75,12 @@ class Front:
         response = connection.getresponse()
         return response.status, json.loads(response.read())
 
+    def upload(
+        self, connection: http.client.HTTPConnection, data: bytes, name: str
+    ) -> tuple[int, dict]:
+        """Status and JSON of the upload of a file under its name."""
+        return self.post(connection, form(data).replace(b"a.png", name.encode(), 1))
+
     def get(self, connection: http.client.HTTPConnection, path: str) -> tuple[int, bytes]:
         """Status and body of a GET."""
         connection.request("GET", path, headers=self.headers)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from imageapi.errors import ImageAPIError
 from imageapi.imaging.limits import Limits
-from imageapi.imaging.probing import probe
 from tests.imaging.corpus import FOLDER
+from tests.imaging.inprocess import probe
 
 PAGE = Path(__file__).parents[2] / "docs" / "pictures.md"
 MARKS = ("<!-- made: agreement -->\n", "<!-- /made: agreement -->\n")

@@ -10,11 +10,9 @@ import pytest
 
 from imageapi.errors import UndecodablePicture, UnsupportedFormat
 from imageapi.geometry import Crop, Edit
-from imageapi.imaging.decode import decoding
 from imageapi.imaging.limits import Limits
-from imageapi.imaging.probing import inspect
-from imageapi.imaging.rendering import compose, render
 from tests.imaging.corpus import Row, each, rows
+from tests.imaging.inprocess import pictures, probe, render
 from tests.imaging.pictures import ALL, FULL, opened
 
 LIMITS = Limits()
@@ -24,7 +22,7 @@ UNSUPPORTED = {"bmp", "ico", "empty", "text", "html", "svg", "eps", "pdf"}
 @each("accept", "either")
 def test_what_is_accepted_is_told_as_the_manifest_says(row: Row):
     try:
-        probed, _ = inspect(row.path, LIMITS)
+        probed = probe(row.path, LIMITS)
         rendered = render(row.path, Edit(), ALL, LIMITS)
     except UndecodablePicture:
         assert row.expected == "either"
@@ -78,13 +76,11 @@ def most(row: Row) -> float:
 
 @pytest.mark.parametrize("row", COMPARABLE, ids=[row.path.name for row in COMPARABLE])
 def test_renditions_look_as_libvips_renders_them(row: Row, vips):
-    probed, header = inspect(row.path, LIMITS)
-    with decoding(LIMITS):
-        pictures = compose(row.path, probed, header, Edit(), ALL)
+    ours = pictures(row.path, Edit(), ALL, LIMITS)
     for rendition in ALL:
         other = vips.rendition(row.path, Edit(), rendition)
-        assert pictures[rendition.name].size == other.size
-        off = vips.difference(pictures[rendition.name], other)
+        assert ours[rendition.name].size == other.size
+        off = vips.difference(ours[rendition.name], other)
         assert off <= most(row), rendition.name
 
 
@@ -103,10 +99,8 @@ EDITS = (
 
 @pytest.mark.parametrize("row", EDITED, ids=[row.path.name for row in EDITED])
 def test_edits_cut_what_libvips_cuts(row: Row, vips):
-    probed, header = inspect(row.path, LIMITS)
     for edit in EDITS:
-        with decoding(LIMITS):
-            picture = compose(row.path, probed, header, edit, [FULL])["full"]
+        picture = pictures(row.path, edit, [FULL], LIMITS)["full"]
         other = vips.rendition(row.path, edit, FULL)
         assert picture.size == other.size
         assert vips.difference(picture, other) <= most(row), edit

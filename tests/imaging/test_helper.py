@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -21,8 +22,9 @@ from PIL import Image
 from imageapi import imaging
 from imageapi.errors import Busy, UndecodablePicture, UnsupportedFormat
 from imageapi.geometry import Crop, CropFault, Edit
-from imageapi.imaging import decoder, helper, places, probing, rendering
+from imageapi.imaging import decoder, helper, places, sandbox
 from imageapi.imaging.limits import Limits
+from tests.imaging import inprocess
 from tests.imaging.corpus import rows
 from tests.imaging.pictures import ALL, corners, exif, jpeg_with_exif, ratios, saved, shorts
 
@@ -52,10 +54,10 @@ def _alone(monkeypatch) -> Iterator[None]:
 
 
 def test_it_answers_what_this_process_would(picture: Path):
-    assert imaging.probe(picture, LIMITS) == probing.probe(picture, LIMITS)
-    assert imaging.take_in(picture, ALL, LIMITS) == rendering.take_in(picture, ALL, LIMITS)
+    assert imaging.probe(picture, LIMITS) == inprocess.probe(picture, LIMITS)
+    assert imaging.take_in(picture, ALL, LIMITS) == inprocess.take_in(picture, ALL, LIMITS)
     edit = Edit(Crop(1, 2, 30, 40), 90)
-    assert imaging.render(picture, edit, ALL, LIMITS) == rendering.render(
+    assert imaging.render(picture, edit, ALL, LIMITS) == inprocess.render(
         picture, edit, ALL, LIMITS
     )
 
@@ -75,7 +77,7 @@ def test_it_answers_with_the_same_errors(picture: Path, tmp_path: Path):
 def test_small_files_of_the_corpus_come_out_the_same(shared: Path):
     for row in rows():
         if row.expected == "accept" and row.path.stat().st_size < 30_000:
-            here = rendering.take_in(row.path, ALL, LIMITS)
+            here = inprocess.take_in(row.path, ALL, LIMITS)
             assert imaging.take_in(row.path, ALL, LIMITS) == here
 
 
@@ -159,14 +161,103 @@ def test_the_helper_knows_no_secret(picture: Path, monkeypatch):
     assert not {name for name in names if "sqlite" in name}
 
 
+def locked(script: str, *arguments: object) -> str:
+    """Run a script in a process of its own, where `here(name, do)` tells what became of `do()`."""
+    start = (
+        "import ctypes, os, socket, sys; from pathlib import Path\n"
+        "from imageapi.imaging import sandbox\n"
+        "def here(name, do):\n"
+        "    try: do()\n"
+        "    except OSError as error: print(name, error.strerror, sep=': ')\n"
+        "    else: print(name, 'done', sep=': ')\n"
+    )
+    command = [sys.executable, "-c", start + script, *map(str, arguments)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+ATTEMPTS = """
+canary, kept = Path(sys.argv[1]), open(sys.argv[1], 'rb')
+LOCK
+here('read what is open', kept.read)
+here('open', canary.open)
+here('list', lambda: os.listdir('/'))
+here('copy', lambda: os.dup(kept.fileno()))
+here('TCP', lambda: socket.socket())
+here('UNIX', lambda: socket.socket(socket.AF_UNIX))
+here('pipe', os.pipe)
+here('memory', lambda: os.memfd_create('x'))
+here('signal', lambda: os.kill(os.getppid(), 0))
+here('rename', lambda: canary.rename(canary.with_name('gone')))
+here('remove', lambda: canary.with_name('second').unlink())
+here('make', lambda: os.mkdir(canary.with_name('new')))
+here('run', lambda: os.execv('/bin/true', ['true']))
+"""
+OPENING = ("open", "list", "copy", "TCP", "UNIX", "pipe", "memory")
+NAMING = ("signal", "rename", "remove", "make", "run")
+
+
+@pytest.fixture
+def canary(tmp_path: Path) -> Path:
+    (tmp_path / "second").write_text("second")
+    (tmp_path / "canary").write_text("canary")
+    return tmp_path / "canary"
+
+
+def test_a_locked_process_reaches_nothing(canary: Path):
+    lines = locked(ATTEMPTS.replace("LOCK", "sandbox.lock()"), canary).splitlines()
+    told = dict(line.split(": ") for line in lines)
+    assert told.pop("read what is open") == "done"
+    assert {told[name] for name in OPENING} <= {"Too many open files", "Invalid argument"}
+    if LANDLOCK:  # else names are within reach
+        assert {told[name] for name in NAMING} <= {"Permission denied", "Operation not permitted"}
+        assert sorted(path.name for path in canary.parent.iterdir()) == ["canary", "second"]
+
+
+def test_a_process_that_is_not_locked_reaches_all_of_it(canary: Path):
+    told = locked(ATTEMPTS.replace("LOCK", ""), canary).splitlines()
+    names = ("read what is open", *OPENING, *NAMING)
+    assert told == [f"{name}: done" for name in names if name != "run"]
+
+
+LANDLOCK = sandbox._LIBC.syscall(sandbox._CREATE_RULESET, None, 0, sandbox._VERSION) >= 1
+
+
+def test_pictures_are_decoded_behind_the_lock(picture: Path, monkeypatch):
+    """What a decoder would do that a picture has taken over, done by the child itself."""
+    reached: list[str] = []
+
+    def evil(*_given: object) -> None:
+        for name, do in (("open", lambda: picture.open("rb")), ("socket", socket.socket)):
+            try:
+                do()
+            except OSError:
+                continue
+            reached.append(name)
+        raise RuntimeError(f"reached {reached}")
+
+    request = {"task": "take_in", "path": str(picture), "renditions": [], "edit": [0] * 5}
+    monkeypatch.setattr(decoder, "draw", evil)
+    told, tell = socket.socketpair()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            decoder._done(request, LIMITS)
+        except RuntimeError as error:
+            tell.send(str(error).encode())
+        os._exit(0)
+    os.waitpid(pid, 0)
+    with told, tell:
+        assert told.recv(100) == b"reached []"
+
+
 def test_memory_is_bounded(tmp_path: Path):
     path = saved(tmp_path / "large.png", corners(4000, 3000), "PNG")
     assert imaging.take_in(path, ALL, LIMITS)[0].size == (4000, 3000)
     script = (
-        "import sys, resource; from pathlib import Path; from imageapi.imaging import decoder;"
-        "from imageapi.imaging.limits import Limits; decoder.MEMORY_BYTES = 110 << 20;"
-        "decoder._bound(Limits(max_pixels=1)); from imageapi.errors import UndecodablePicture;"
-        "from imageapi.imaging.rendering import take_in\n"
+        "import sys, resource; from pathlib import Path; from imageapi.imaging import sandbox;"
+        "from tests.imaging.inprocess import take_in;"
+        "from imageapi.imaging.limits import Limits; sandbox.MEMORY_BYTES = 110 << 20;"
+        "sandbox.bound(Limits(max_pixels=1)); from imageapi.errors import UndecodablePicture\n"
         "try: take_in(Path(sys.argv[1]), [], Limits())\n"
         "except UndecodablePicture as error: sys.exit(7 if 'memory' in str(error) else 8)"
     )
@@ -198,6 +289,7 @@ def test_decoders_share_the_memory_of_the_host(tmp_path: Path, monkeypatch):
     request = {"task": "take_in", "path": str(path), "renditions": [], "edit": [0, 0, 0, 0, 0]}
     monkeypatch.setattr(decoder, "HOST", f"\0imageapi-test-{os.getpid()}")
     monkeypatch.setattr(decoder, "ROOM_WAIT", 0.1)
+    monkeypatch.setattr(decoder.sandbox, "lock", lambda: None)  # this process goes on
     with contextlib.ExitStack() as taken:
         for number in range(decoder.ROOMS - 3):
             taken.enter_context(places.hold(f"{decoder.HOST}-room-{number}"))

@@ -20,8 +20,8 @@ from imageapi.errors import ImageAPIError, UndecodablePicture, UnsupportedFormat
 from imageapi.geometry import Edit
 from imageapi.imaging import limits
 from imageapi.imaging.limits import Limits
-from imageapi.imaging.probing import accepted, probe
-from imageapi.imaging.rendering import render
+from imageapi.imaging.probing import accepted
+from tests.imaging.inprocess import probe, render
 from tests.imaging.pictures import (
     ALL,
     PNG_MARK,

@@ -16,8 +16,7 @@ from imageapi import geometry
 from imageapi.geometry import Box, Crop, CropFault, Edit, Rendition, Size
 from imageapi.imaging import boxes, rendering
 from imageapi.imaging.limits import Limits
-from imageapi.imaging.probing import probe
-from imageapi.imaging.rendering import render
+from tests.imaging.inprocess import pictures, probe, render
 from tests.imaging.pictures import (
     ALL,
     CORNERS,
@@ -195,9 +194,8 @@ def test_crop_then_rotation_is_what_pillow_does_step_by_step(
     edit = Edit(Crop(3, 5, 50, 40), rotation)
     expected = ImageOps.exif_transpose(Image.open(path)).crop((3, 5, 53, 45))
     expected = expected.rotate(-rotation, expand=True)
-    probed, header = rendering.inspect(path, LIMITS)
-    found = rendering.compose(path, probed, header, edit, [FULL])["full"]
-    assert found.size == geometry.effective_size(probed.size, edit)
+    found = pictures(path, edit, [FULL], LIMITS)["full"]
+    assert found.size == geometry.effective_size(probe(path, LIMITS).size, edit)
     assert found.tobytes() == expected.tobytes()
 
 
@@ -366,8 +364,7 @@ def test_cmyk_without_adobes_mark_is_not_inverted(tmp_path: Path):
 def test_sixteen_bits_become_their_upper_eight(tmp_path: Path, colour: int, row: bytes, expected):
     path = tmp_path / "x.png"
     path.write_bytes(png([row], 2, colour, 16))
-    probed, header = rendering.inspect(path, LIMITS)
-    found = rendering.compose(path, probed, header, WHOLE, [FULL])["full"]
+    found = pictures(path, WHOLE, [FULL], LIMITS)["full"]
     if found.mode == "RGBA" and len(expected[0]) == 2:
         expected = [(light, light, light, alpha) for light, alpha in expected]
     pixels = [found.getpixel((x, 0)) for x in (0, 1)]

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from imageapi.geometry import Crop, Edit, Rendition
 from imageapi.imaging import thumbhash
 from imageapi.imaging.limits import Limits
-from imageapi.imaging.rendering import render
 from tests.imaging.corpus import rows
+from tests.imaging.inprocess import render
 from tests.imaging.pictures import CORNERS, corners, opened, saved
 from tests.servers.need import lacking, need
 

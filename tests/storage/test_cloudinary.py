@@ -30,7 +30,6 @@ from imageapi.errors import (
 )
 from imageapi.geometry import Crop, Edit, Rendition, Size, effective_size, plan
 from imageapi.imaging.limits import Limits
-from imageapi.imaging.rendering import render
 from imageapi.storage import cloudinary as module
 from imageapi.storage.backend import Context, Picture, original_key
 from imageapi.storage.cloudinary import CloudinaryBackend, CloudinaryOptions
@@ -46,6 +45,7 @@ from imageapi.storage.conformance import (
     staged,
 )
 from imageapi.storage.storages import Storage, Storages
+from tests.imaging.inprocess import render
 from tests.servers.chromium import chromium
 from tests.servers.cloudinary import API_KEY, API_SECRET, CLOUD, TOKEN_KEY, cloudinary
 from tests.servers.ports import HOST, reserved
