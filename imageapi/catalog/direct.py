@@ -29,16 +29,18 @@ from imageapi.errors import (
     UnsupportedFormat,
 )
 from imageapi.extensions import Row, read
-from imageapi.models import StoredObject
+from imageapi.models import ObjectCopy, StoredObject
 from imageapi.storage.backend import UploadForm
 from imageapi.storage.storages import Pieces, Storage
 from imageapi.telemetry import log
 
-_STORAGES = (
-    sa.select(StoredObject.storage)
-    .where(StoredObject.album_id == sa.bindparam("album_id"))
-    .distinct()
+_STORAGES = sa.union(
+    sa.select(StoredObject.storage).where(StoredObject.album_id == sa.bindparam("album_id")),
+    sa.select(ObjectCopy.storage)
+    .join(StoredObject, StoredObject.id == ObjectCopy.object_id)
+    .where(StoredObject.album_id == sa.bindparam("album_id")),
 )
+"""Where an album's originals are, and where moves have left copies of them."""
 
 
 def form(album: Row) -> UploadForm | None:

@@ -17,6 +17,7 @@ from sqlalchemy import orm
 from imageapi import imaging
 from imageapi.catalog import library, work
 from imageapi.errors import (
+    Busy,
     NotFound,
     StorageError,
     StorageNotFound,
@@ -27,6 +28,7 @@ from imageapi.extensions import Row, read, transaction
 from imageapi.geometry import Crop, Edit, Size, plan
 from imageapi.models import IMAGES, Image, StoredObject
 from imageapi.storage.backend import Picture, rendition_key
+from imageapi.storage.disk import disk_errors
 from imageapi.storage.storages import Storage
 from imageapi.telemetry import log
 
@@ -147,7 +149,7 @@ def open_signed(storage: str, key: str, query: str, now: float) -> Shown | None:
     try:
         store = shelf.storages[storage]
         found = _open(store, key) or _rendered_now(store, key, rows[0])
-    except (StorageError, UndecodablePicture) as error:
+    except (StorageError, UndecodablePicture, Busy) as error:
         log.warning("no rendition", key=key, why=str(error))
         return None
     if found is None:
@@ -174,7 +176,8 @@ def _rendered_now(store: Storage, key: str, row: Row) -> tuple[Iterable[bytes], 
         found = _open(store, key)
         if found is None:
             draw(store, picture(row))
-    return found or _open(store, key)
+            found = _open(store, key)
+    return found
 
 
 def render(image_id: str) -> None:
@@ -246,7 +249,9 @@ def _work(payload: dict[str, Any]) -> None:
 def _once(image_id: str) -> Iterator[None]:
     """Hold the lock that all processes of this host share for renditions of such images."""
     folder = library().settings.instance / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / image_id[:2]).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with contextlib.ExitStack() as stack:
+        with disk_errors():
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context((folder / image_id[:2]).open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield

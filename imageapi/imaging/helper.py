@@ -108,10 +108,11 @@ def _ask(
         "renditions": [[size.name, size.width, size.height, size.mode] for size in renditions],
         "edit": [*edit.crop, edit.rotation],
     }
-    with _turn():
-        job = _helper.send(json.dumps(request).encode())
-        with job:
+    try:
+        with _turn(), _helper.send(json.dumps(request).encode()) as job:
             frame = _received(job, time.monotonic() + WALL_SECONDS + 2)
+    except OSError as error:  # no descriptor, no process, no memory for one more
+        raise Busy("No picture can be decoded at the moment.") from error
     head = int.from_bytes(frame[:4], "big")
     try:
         answer = json.loads(frame[4 : 4 + head])

@@ -29,13 +29,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.faults import block_log
+from tests.faults import block_log, mounts
 from tests.faults.block_log import Ack, Event, Flush, Write
 from tests.servers.need import lacking, need, need_module
 
 SECTOR = 512
 """Bytes that a disk writes whole or not at all."""
-_BLOCK = 4096
 _END = "\0end of the workload"
 _ROOT = Path(__file__).parents[2]
 
@@ -87,7 +86,7 @@ class Cut:
                 image.truncate(self.recording.size)
                 for write in self.writes():
                     os.pwrite(image.fileno(), write.data, write.offset)
-            with _mounted(place / "image", place / "mounted", "noatime") as directory:
+            with mounts.ext4(place / "image", place / "mounted", "noatime") as directory:
                 yield directory
 
     def writes(self) -> Iterator[Write]:
@@ -161,14 +160,14 @@ def record(
     """
     with _workplace() as place:
         image = place / "image"
-        _make_file_system(image, size)
+        mounts.make_ext4(image, size)
         if prepare:
-            with _mounted(image, place / "prepared", options) as directory:
+            with mounts.ext4(image, place / "prepared", options) as directory:
                 prepare(directory)
         base = list(_content(image))
         with (
             _logging(image, place) as files,
-            _mounted(files / "disk", place / "mounted", options) as directory,
+            mounts.ext4(files / "disk", place / "mounted", options) as directory,
         ):
             disk = Disk(directory, files / "acks")
             workload(disk)
@@ -177,19 +176,11 @@ def record(
         return Recording(size, base, events[: events.index(Ack(_END))])
 
 
-def _make_file_system(image: Path, size: int) -> None:
-    program = need("mkfs.ext4", install="apt install e2fsprogs")
-    with image.open("wb") as file:
-        file.truncate(size)
-    lazy = ["-E", "lazy_itable_init=0,lazy_journal_init=0"]  # no writes but the workload's
-    subprocess.run([program, "-q", "-b", str(_BLOCK), *lazy, image], check=True)
-
-
 def _content(image: Path) -> Iterator[Write]:
     """The blocks of a disk that are not empty."""
     with image.open("rb") as file:
-        for offset in range(0, image.stat().st_size, _BLOCK):
-            data = file.read(_BLOCK)
+        for offset in range(0, image.stat().st_size, mounts.BLOCK):
+            data = file.read(mounts.BLOCK)
             if data.strip(b"\0"):
                 yield Write(offset, data)
 
@@ -210,46 +201,15 @@ def _logging(image: Path, place: Path) -> Iterator[Path]:
                 time.sleep(0.01)
             yield files
         finally:
-            _unmount(files)
+            mounts.unmount(files)
             process.wait(30)
 
 
 @contextlib.contextmanager
 def _workplace() -> Iterator[Path]:
     """A folder in memory, so that the real disk's speed is of no matter."""
-    if os.geteuid() != 0:
-        lacking("mounting a file system takes root")
-    with tempfile.TemporaryDirectory(prefix="imageapi-powercut-") as directory:
-        place = Path(directory)
-        _mount("-t", "tmpfs", "tmpfs", place)
-        try:
-            yield place
-        finally:
-            _unmount(place)
-
-
-@contextlib.contextmanager
-def _mounted(image: Path, directory: Path, options: str) -> Iterator[Path]:
-    directory.mkdir()
-    _mount("-t", "ext4", "-o", f"loop,{options}", image, directory)
-    try:
-        yield directory
-    finally:
-        _unmount(directory)
-
-
-def _mount(*arguments: str | Path) -> None:
-    done = subprocess.run(["mount", *arguments], check=False, capture_output=True, text=True)
-    if done.returncode:
-        lacking(f"mount {' '.join(map(str, arguments))}: {done.stderr.strip()}")
-
-
-def _unmount(directory: Path) -> None:
-    """Unmount; a loop device may hold its file for a moment longer."""
-    for _ in range(500):
-        done = subprocess.run(["umount", directory], check=False, capture_output=True, text=True)
-        if not done.returncode or "not mounted" in done.stderr:
-            return
-        time.sleep(0.02)
-    subprocess.run(["umount", "--lazy", directory], check=True)
-    raise RuntimeError(f"{directory} was still in use: {done.stderr.strip()}")
+    with (
+        tempfile.TemporaryDirectory(prefix="imageapi-powercut-") as directory,
+        mounts.tmpfs(Path(directory)) as place,
+    ):
+        yield place

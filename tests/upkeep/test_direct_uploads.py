@@ -316,6 +316,16 @@ def test_a_form_of_the_storage_that_an_album_left(on_s3, app, left):
     assert left(S3)[0] == []
 
 
+def test_a_form_of_the_storage_that_an_album_has_left_whole(on_s3, app, left):
+    on_s3.hand_in(on_s3.upload(jpeg(seed=1)))
+    answer = on_s3.upload(jpeg())
+    move = ["storages", "migrate", "--album", "holidays", "--to", "local"]
+    assert app.test_cli_runner().invoke(args=move).exit_code == 0
+    made = on_s3.hand_in(answer)
+    assert made.status_code == 201
+    assert on_s3.original(made.json["public_id"]).data == jpeg()
+
+
 def test_a_storage_that_is_gone_takes_the_form_alone(on_s3, app, monkeypatch):
     with app.app_context():
         library().storages._loaded.clear()
