@@ -20,6 +20,7 @@ from imageapi.blueprints import (
     openapi,
     ops,
     problems,
+    reports,
     responses,
     shares,
     tags,
@@ -32,7 +33,13 @@ API = "/api/v1"
 
 
 class _Application(flask.Flask):
-    """Flask without what it does for coroutines on every call of a view: there are none here."""
+    """Flask, telling of each answer, without what it does for coroutines: there are none here."""
+
+    def finalize_request(self, *arguments: Any, **options: Any) -> flask.Response:
+        """The answer, of which is told once nothing can change it any more."""
+        response: flask.Response = super().finalize_request(*arguments, **options)
+        reports.finish(response)
+        return response
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
         """The function as it is."""
@@ -52,7 +59,7 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
         settings.instance.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise SettingsError(["IMAGEAPI_INSTANCE: this folder can not be made."]) from error
-    telemetry.configure(settings.log_level)
+    telemetry.configure(settings.log_level, requests=settings.access_log, audit=settings.audit_log)
 
     app = _Application(__name__, static_folder=None)
     app.url_map.merge_slashes = False

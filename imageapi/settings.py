@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import ipaddress
 import itertools
 import os
 import re
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
 
 import environs
 import maxminddb
@@ -53,6 +55,7 @@ _ROWS = (
 _STEPS = {pair for row in (_ROWS, _ROWS[::-1]) for pair in itertools.pairwise(row)} - {(" ", " ")}
 
 T = TypeVar("T")
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class SettingsError(Exception):
@@ -161,6 +164,13 @@ def _rate(rate: str) -> str:
     except ValueError as error:
         raise ValidationError("must be a rate such as 600/minute.") from error
     return rate
+
+
+def _networks(networks: list[str]) -> tuple[Network, ...]:
+    try:
+        return tuple(map(ipaddress.ip_network, networks))
+    except ValueError as error:
+        raise ValidationError("must be networks such as 127.0.0.0/8 or 10.1.2.3.") from error
 
 
 def _geoip(path: Path) -> Path:
@@ -332,11 +342,32 @@ class Settings:
         default="INFO",
         validate=validate.OneOf(["DEBUG", "INFO", "WARNING", "ERROR"]),
     )
+    access_log: bool = setting(
+        "Whether each request that was answered leaves a line in the log; refused ones always do.",
+        kind="bool",
+        default=True,
+    )
+    audit_log: Path | None = setting(
+        "A file that a line is appended to for every change, by requests and by commands.",
+        kind="path",
+        shown="none: they go to standard error",
+    )
+    ops_networks: tuple[Network, ...] = setting(
+        "Networks, comma-separated, that see `/metrics` and the reasons in `/readyz`.",
+        kind="list",
+        default=(ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128")),
+        shown="loopback",
+        check=_networks,
+    )
 
     @property
     def database(self) -> str:
         """The SQLAlchemy URL in use."""
         return self.database_url or f"sqlite:///{self.instance.resolve() / 'imageapi.sqlite3'}"
+
+    def secrets(self) -> list[str]:
+        """Every text of it that nobody may see."""
+        return hidden(self)
 
 
 def variable(field: dataclasses.Field[Any], prefix: str = PREFIX) -> str:
@@ -375,6 +406,19 @@ def _sentence(name: str, error: Exception) -> str:
     text = " ".join(str(message) for message in messages)
     said = text.removeprefix(f'Environment variable "{name}" invalid: ')
     return f"{name} is refused: {said}" if said[:1].isupper() else f"{name} {said}"
+
+
+def hidden(options: Any) -> list[str]:
+    """The secrets in a dataclass of settings; of a URL, its password too."""
+    texts: list[str] = []
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if not field.repr and value:
+            texts += value if isinstance(value, tuple) else [value]
+    passwords = [urlsplit(text).password for text in texts if "://" in text]
+    return texts + [
+        form for password in passwords if password for form in (password, unquote(password))
+    ]
 
 
 def unknown(known: Iterable[str]) -> list[str]:

@@ -251,6 +251,7 @@ def album_made(public_id: str) -> Row:
         raise NotFound
     g.abilities = granted
     g.decided = True
+    g.album = public_id
     return rows[0]
 
 
@@ -345,6 +346,7 @@ def _permitted(row: Any, album: AlbumFacts) -> bool:
     state = held()
     state.abilities = granted
     state.decided = True
+    state.album = album.public_id
     return True
 
 

@@ -80,8 +80,8 @@ class Token:
         granted: what its entries were found to grant, by album id.
     """
 
-    text: str
-    claims: Mapping[str, Any]
+    text: str = field(repr=False)
+    claims: Mapping[str, Any] = field(repr=False)
     expires: int
     issuer: str
     user_id: str | None
@@ -127,6 +127,10 @@ class Key(NamedTuple):
 
     secret: str
     ends: float = math.inf
+
+    def __repr__(self) -> str:
+        """Not the secret."""
+        return f"Key(ends={self.ends})"
 
 
 class Keyring:

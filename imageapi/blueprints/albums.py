@@ -9,7 +9,7 @@ from flask import Blueprint, Response, g, request
 from imageapi import catalog
 from imageapi.auth import guard
 from imageapi.auth.policy import Ability, granted
-from imageapi.blueprints import bodies, idempotency, paging, responses, schemas, uploads
+from imageapi.blueprints import bodies, idempotency, paging, reports, responses, schemas, uploads
 from imageapi.blueprints.images import created
 from imageapi.catalog import albums, background, direct, images, listing, views
 from imageapi.extensions import Row
@@ -60,6 +60,7 @@ def update(album_id: str) -> Response:
     public_id = schemas.album_id(bodies.fields(request))
     if public_id is not None:
         albums.rename(album, public_id, guard.confirming(album.id))
+        reports.about(renamed=public_id)
     return _answer(albums.get(album.id))
 
 
@@ -168,6 +169,7 @@ def _images(album_id: str, *, untagged: bool) -> Response:
 
 
 def _uploaded(image_id: str, *, new: bool) -> Response:
+    reports.about(image=image_id)
     if new:
         return created(image_id)
     body = schemas.image(images.get(image_id))

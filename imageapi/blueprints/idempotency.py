@@ -13,6 +13,7 @@ from flask import g, request
 from sqlalchemy import orm
 
 from imageapi.auth import guard
+from imageapi.blueprints import reports
 from imageapi.catalog.idempotency import Once
 from imageapi.catalog.images import Confirm
 from imageapi.errors import FieldFault, InvalidFields
@@ -37,6 +38,8 @@ class Request:
         if self._once is None:
             return None
         self._once.describe(fields, sha256)
+        if self._once.made is not None:
+            reports.about(replayed=True)
         return self._once.made
 
     def confirming(self, album_id: int, status: int) -> Confirm:

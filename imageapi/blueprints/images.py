@@ -9,7 +9,15 @@ from flask import Blueprint, Response, request, url_for
 from imageapi import models
 from imageapi.auth import guard
 from imageapi.auth.policy import Ability
-from imageapi.blueprints import bodies, idempotency, originals, paging, responses, schemas
+from imageapi.blueprints import (
+    bodies,
+    idempotency,
+    originals,
+    paging,
+    reports,
+    responses,
+    schemas,
+)
 from imageapi.catalog import edits, images
 from imageapi.errors import Conflict, PreconditionFailed
 from imageapi.extensions import Row
@@ -58,6 +66,7 @@ def duplicate(image_id: uuid.UUID) -> Response:
     schemas.nothing(bodies.fields(request))
     with idempotency.key() as key:
         made = key.replayed({}) or edits.duplicate(row, key.confirming(row.album_id, 201))
+    reports.about(made=made)
     return created(made)
 
 

@@ -16,8 +16,8 @@ from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException
 
 from imageapi import errors
+from imageapi.blueprints import reports
 from imageapi.blueprints.responses import P3P, SAFETY
-from imageapi.telemetry import log
 
 PROBLEM_TYPE = "application/problem+json"
 
@@ -46,7 +46,7 @@ def init_app(app: Flask) -> None:
 def _handle(error: Exception) -> Response:
     cause: Exception = getattr(error, "original_exception", None) or error
     known = _known(cause)
-    _log(known, cause)
+    reports.refused(known, cause)
     _drain()
     return problem(known)
 
@@ -78,21 +78,6 @@ def _known(cause: Exception) -> errors.ImageAPIError:
     if isinstance(cause, HTTPException) and cause.code and 400 <= cause.code < 500:
         return errors.BadRequest()
     return errors.ImageAPIError()
-
-
-def _log(known: errors.ImageAPIError, error: Exception) -> None:
-    ours = known.status >= 500
-    say = log.error if ours else log.info
-    say(
-        "refused",
-        code=known.code,
-        status=known.status,
-        detail=str(known),
-        why=str(error.__cause__) if error.__cause__ else None,
-        method=request.method,
-        path=request.path,
-        exc_info=error if ours and known is not error else None,
-    )
 
 
 def problem(error: errors.ImageAPIError) -> Response:

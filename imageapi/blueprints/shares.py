@@ -9,7 +9,7 @@ from typing import Any
 from flask import Blueprint, Response, g, request
 
 from imageapi.auth import guard, shares
-from imageapi.blueprints import bodies, responses, schemas
+from imageapi.blueprints import bodies, reports, responses, schemas
 from imageapi.extensions import transaction
 
 blueprint = Blueprint("shares", __name__)
@@ -23,6 +23,7 @@ def create(album_id: str) -> Response:
     with transaction() as session:
         guard.confirm(album.id, session)
         made = shares.add(session, album, maker=g.token.user_id, **asked)
+    reports.about(made=made.id)
     hidden = guard.hides_location(album.public_id)
     token = shares.token(made, album, g.snapshot.keyring, hide_location=hidden)
     return responses.json(schemas.dump({**_shown(made), "token": token}), 201)

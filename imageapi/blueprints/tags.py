@@ -7,7 +7,7 @@ import uuid
 from flask import Blueprint, Response, g, request
 
 from imageapi.auth import guard
-from imageapi.blueprints import bodies, paging, responses, schemas
+from imageapi.blueprints import bodies, paging, reports, responses, schemas
 from imageapi.catalog import tags
 
 blueprint = Blueprint("tags", __name__)
@@ -21,7 +21,9 @@ def index(album_id: str) -> Response:
         return responses.json("[]")
     entry = g.token.entries.get(album.public_id)
     named = entry.get("Tags") if isinstance(entry, dict) else None
-    rows = tags.ensure(album.id, named if isinstance(named, dict) else {})
+    rows, made = tags.ensure(album.id, named if isinstance(named, dict) else {})
+    if made:
+        reports.about(tags=made)
     return responses.json(f"[{','.join(map(schemas.tag, rows))}]")
 
 
@@ -43,6 +45,7 @@ def put_on(tag_id: uuid.UUID) -> Response:
     tag = guard.tag(tag_id)
     image_ids = schemas.image_ids(bodies.fields(request))
     rows = tags.put_on(tag, image_ids, g.token.user_id, guard.confirming(tag.album_id))
+    reports.about(images=image_ids)
     return responses.json(f"[{','.join(map(schemas.tag_image, rows))}]")
 
 

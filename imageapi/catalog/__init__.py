@@ -8,6 +8,8 @@ from typing import Any
 
 from flask import Flask, current_app
 
+from imageapi import telemetry
+from imageapi.catalog import calls
 from imageapi.catalog.views import Views
 from imageapi.geoip import GeoIP
 from imageapi.geometry import Rendition
@@ -42,9 +44,11 @@ def init_app(app: Flask, settings: Settings) -> None:
         public_url=settings.public_url,
         url_window=settings.url_window,
     )
+    storages = Storages(settings.storages, context, calls.observe())
+    telemetry.hide([*settings.secrets(), *storages.secrets()])
     app.extensions["library"] = Library(
         settings=settings,
-        storages=Storages(settings.storages, context),
+        storages=storages,
         renditions=(
             Rendition("full", *settings.full, "fit"),
             Rendition("large", *settings.large, "fill"),

@@ -6,6 +6,7 @@ import threading
 
 from flask import Flask, current_app
 
+from imageapi import metrics
 from imageapi.catalog import library, work
 from imageapi.telemetry import log
 
@@ -61,6 +62,8 @@ class Background:
         try:
             with self._app.app_context():
                 library().views.flush()
+                for name, is_open in library().storages.open_breakers().items():
+                    metrics.breaker(name, is_open=is_open)
                 while work.run_due() == work.BATCH:
                     pass
         except Exception:  # noqa: BLE001 - the thread outlives whatever one look meets

@@ -18,7 +18,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from imageapi import imaging
+from imageapi import imaging, metrics
 from imageapi.catalog import library, now_ms, renditions
 from imageapi.errors import AlbumFull, NotFound, StorageError
 from imageapi.extensions import Row, read, transaction
@@ -126,6 +126,14 @@ def add(
         NotFound: the album was deleted meanwhile.
         StorageError: nothing is left behind.
     """
+    made, new = _add(album, staged, upload, confirm, adopted)
+    metrics.upload(staged.length, new=new)
+    return made, new
+
+
+def _add(
+    album: Row, staged: Staged, upload: Upload, confirm: Confirm, adopted: str | None
+) -> tuple[str, bool]:
     if known := find(album.id, staged.sha256):
         return known, False
     for held in read(_HELD, album_id=album.id):  # before the work; what counts is the write

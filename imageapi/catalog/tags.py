@@ -49,12 +49,13 @@ def of_album(album_id: int) -> Sequence[Row]:
     return read(_OF_ALBUM, album_id=album_id)
 
 
-def ensure(album_id: int, named: Mapping[str, Any]) -> Sequence[Row]:
+def ensure(album_id: int, named: Mapping[str, Any]) -> tuple[Sequence[Row], list[str]]:
     """The tags of an album, after making those in `named` that it lacks.
 
     Args:
         named: name to label; a label that is no text is kept as compact JSON. A name or label beyond
             its limit names no tag. An existing label is never changed.
+    Returns: rows of `tag`, and the names of those that were made.
     """
     there = of_album(album_id)
     known = {tag.name for tag in there}
@@ -64,20 +65,20 @@ def ensure(album_id: int, named: Mapping[str, Any]) -> Sequence[Row]:
         if name not in known and _is_name(name) and len(text := _label(label)) <= MAX_LABEL
     }
     if not missing:
-        return there
-    for name, text in missing.items():
-        _make(album_id, name, text)
-    return of_album(album_id)
+        return there, []
+    made = [name for name, text in missing.items() if _make(album_id, name, text)]
+    return of_album(album_id), made
 
 
-def _make(album_id: int, name: str, label: str) -> None:
+def _make(album_id: int, name: str, label: str) -> bool:
     row = Tag(id=str(uuid.uuid4()), album_id=album_id, created_ms=now_ms(), name=name, label=label)
     try:
         with transaction() as session:
             session.add(row)
     except sa.exc.IntegrityError:
         # Another request with such a token came first, or the album was removed: both are fine.
-        return
+        return False
+    return True
 
 
 def _is_name(name: str) -> bool:

@@ -25,7 +25,8 @@ from typing import Any
 
 import structlog
 
-from imageapi.errors import Busy, UndecodablePicture, UnsupportedFormat
+from imageapi import metrics
+from imageapi.errors import Busy, ImageAPIError, UndecodablePicture, UnsupportedFormat
 from imageapi.geometry import CropFault, Edit, Rendition, Size
 from imageapi.imaging.limits import MAX_ANSWER_BYTES, WALL_SECONDS, Limits
 from imageapi.imaging.places import HOST, hold
@@ -108,8 +109,27 @@ def _ask(
         "renditions": [[size.name, size.width, size.height, size.mode] for size in renditions],
         "edit": [*edit.crop, edit.rotation],
     }
+    with _counted(task):
+        return _answered(task, json.dumps(request).encode())
+
+
+@contextlib.contextmanager
+def _counted(task: str) -> Iterator[None]:
+    started, outcome = time.monotonic(), "ok"
+    metrics.decoding(task, 1)
     try:
-        with _turn(), _helper.send(json.dumps(request).encode()) as job:
+        yield
+    except BaseException as error:
+        outcome = error.code if isinstance(error, ImageAPIError) else type(error).__name__
+        raise
+    finally:
+        metrics.decoding(task, -1)
+        metrics.decode(task, outcome, time.monotonic() - started)
+
+
+def _answered(task: str, request: bytes) -> tuple[dict[str, Any], bytes]:
+    try:
+        with _turn(), _helper.send(request) as job:
             frame = _received(job, time.monotonic() + WALL_SECONDS + 2)
     except OSError as error:  # no descriptor, no process, no memory for one more
         raise Busy("No picture can be decoded at the moment.") from error

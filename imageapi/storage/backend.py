@@ -16,7 +16,7 @@ import re
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypedDict
 
@@ -165,7 +165,7 @@ class Context:
 
     name: str
     instance: Path
-    secret_keys: tuple[str, ...]
+    secret_keys: tuple[str, ...] = field(repr=False)
     public_url: str = ""
     url_window: int = 3600
     timeout: float = 5.0

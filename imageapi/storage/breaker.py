@@ -20,6 +20,11 @@ class Breaker:
         self._failures = 0
         self._until = 0.0
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it is open."""
+        return self._failures >= _FAILURES
+
     def refuse_if_open(self, *, trying: bool = True) -> None:
         """Refuse a call at once while the breaker is open.
 
@@ -28,7 +33,7 @@ class Breaker:
         Raises:
             StorageUnavailable: it is open.
         """
-        if self._failures < _FAILURES:
+        if not self.is_open:
             return
         now = time.monotonic()
         if now < self._until:

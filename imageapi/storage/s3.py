@@ -124,6 +124,10 @@ class _Client(NamedTuple):
     credentials: Credentials
     base: str
 
+    def __repr__(self) -> str:
+        """Not the credentials."""
+        return f"_Client(pid={self.pid})"
+
 
 class S3Backend(Backend, DirectUpload):
     """Objects of a bucket; their URLs are presigned."""

@@ -46,7 +46,7 @@ T = TypeVar("T")
 
 
 class Observe(Protocol):
-    """Is told of every attempt of every call: its seconds, and `ok` or the error's code."""
+    """Is told of every attempt of every call: its seconds, and `ok`, the error's code, or `not_tried`."""
 
     def __call__(self, storage: str, operation: str, seconds: float, outcome: str) -> None: ...
 
@@ -120,7 +120,8 @@ class Storage:
 
         Raises, while it is written: PayloadTooLarge.
         """
-        self._breaker.refuse_if_open(trying=False)  # before the client sends what none could store
+        # Before the client sends what none could store.
+        self._refuse_if_open("stage", trying=False)
         return self._attempt("stage", lambda: Staging(self._backend.staging, limit))
 
     def put(self, staged: Staged, tags: Sequence[str], key: str | None = None) -> tuple[str, Infos]:
@@ -214,6 +215,11 @@ class Storage:
         self._call("delete", lambda: self._direct.discard(name))
 
     @property
+    def given_up(self) -> bool:
+        """Whether the storage is known not to answer, so that most calls are refused at once."""
+        return self._breaker.is_open
+
+    @property
     def _direct(self) -> DirectUpload:
         if not isinstance(self._backend, DirectUpload):
             raise InvalidFields("The album's storage takes no direct uploads.")
@@ -249,7 +255,7 @@ class Storage:
     def _call(self, operation: str, work: Callable[[], T]) -> T:
         first = time.monotonic()
         for attempt in range(1, _ATTEMPTS + 1):
-            self._breaker.refuse_if_open()
+            self._refuse_if_open(operation)
             try:
                 result = self._attempt(operation, work)
             except StorageUnavailable:
@@ -264,6 +270,13 @@ class Storage:
                 return result
             time.sleep(random.uniform(0, 0.1 * 2**attempt))  # noqa: S311 - spreads retries only
         raise AssertionError
+
+    def _refuse_if_open(self, operation: str, *, trying: bool = True) -> None:
+        try:
+            self._breaker.refuse_if_open(trying=trying)
+        except StorageUnavailable:
+            self._observe(self.name, operation, 0.0, "not_tried")
+            raise
 
     def _attempt(self, operation: str, work: Callable[[], T]) -> T:
         started, outcome = time.monotonic(), "ok"
@@ -341,6 +354,19 @@ class Storages:
                 fields = dataclasses.fields(options)
                 variables += [settings.variable(field, _prefix(name)) for field in fields]
         return variables
+
+    def secrets(self) -> list[str]:
+        """The secrets that the environment holds for these storages."""
+        found = []
+        for name in self._plugins:
+            with contextlib.suppress(StorageUnavailable):
+                options, _faults = settings.read(self._class(name).Options, _prefix(name))
+                found += settings.hidden(options) if options else []
+        return found
+
+    def open_breakers(self) -> dict[str, bool]:
+        """Whether each storage that was used is known not to answer."""
+        return {name: storage.given_up for name, storage in list(self._loaded.items())}
 
     def _load(self, name: str) -> Storage:
         plugin = self._class(name)

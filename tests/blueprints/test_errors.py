@@ -314,8 +314,35 @@ def test_a_line_stays_a_line(client, capsys):
         assert json.loads(line)["event"] == "refused"
 
 
-def test_a_success_logs_nothing(client, capsys):
+def test_a_success_is_logged_once(client, capsys):
+    response = client.get("/healthz?token=canary", headers={"X-Request-Id": "a-1"})
+    (line,) = logged(capsys)
+    assert 0 < line.pop("ms") < 5000
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", line.pop("timestamp"))
+    assert line == {
+        "request_id": "a-1",
+        "method": "GET",
+        "endpoint": "ops.healthz",
+        "path": "/healthz",
+        "status": 200,
+        "bytes": len(response.data),
+        "address": "127.0.0.1",
+        "event": "answered",
+        "level": "info",
+    }
+
+
+@pytest.mark.configure(access_log=False)
+def test_the_lines_of_successes_can_be_turned_off(client, capsys):
     client.get("/healthz")
+    client.get("/nothing")
+    assert [line["event"] for line in logged(capsys)] == ["refused"]
+
+
+@pytest.mark.configure(log_level="WARNING")
+def test_the_level_holds_for_requests_too(client, capsys):
+    client.get("/healthz")
+    client.get("/nothing")
     assert logged(capsys) == []
 
 
