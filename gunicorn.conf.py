@@ -9,12 +9,23 @@ import socket
 import struct
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.gthread import PollableMethodQueue, ThreadWorker
 
-from imageapi.settings import SettingsError, load
+# Where each process counts; read when the metrics are first imported, with what follows.
+METRICS = Path(
+    os.environ.setdefault(
+        "PROMETHEUS_MULTIPROC_DIR",
+        str(Path(os.environ.get("IMAGEAPI_INSTANCE") or "instance").resolve() / "metrics"),
+    )
+)
+
+from prometheus_client.multiprocess import mark_process_dead  # noqa: E402
+
+from imageapi.settings import SettingsError, load  # noqa: E402
 
 SILENCE = 30
 """Seconds that a client may neither send nor take a byte of what is under way."""
@@ -48,6 +59,12 @@ class Worker(ThreadWorker):
             for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
                 listener.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", SILENCE, 0))
         super().init_process()
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """Be ready for nothing new from now on; then end in order."""
+        if readiness := getattr(self.wsgi, "extensions", {}).get("readiness"):
+            readiness.stopping = True
+        super().handle_exit(sig, frame)
 
     def handle_quit(self, sig: int, frame: Any) -> None:
         """End without waiting for clients; `worker_exit` says how long for requests under way.
@@ -106,10 +123,34 @@ def worker_exit(_server: object, worker: Any) -> None:
         background.stop()
 
 
-def on_starting(_server: object) -> None:
+def child_exit(_server: object, worker: Any) -> None:
+    """Forget what only a living worker has: what it counted stays."""
+    mark_process_dead(worker.pid)
+
+
+def on_starting(server: Any) -> None:
     """Refuse a bad configuration once, in the master, before any worker is started."""
     try:
         load()
+        _refuse_what_is_open(server.cfg)
+        METRICS.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        METRICS.mkdir(mode=0o700, exist_ok=True)
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(4) from None
+    except OSError as error:
+        sys.stderr.write(f"{METRICS} can not be made: {error.strerror}.\n")
+        raise SystemExit(4) from None
+    if "GUNICORN_PID" not in os.environ:  # else it takes over from a master that still serves
+        for left in METRICS.glob("*.db"):
+            left.unlink(missing_ok=True)
+
+
+def _refuse_what_is_open(cfg: Any) -> None:
+    faults = []
+    if os.environ.get("FLASK_DEBUG", "0").lower() not in ("", "0", "false", "no"):
+        faults.append("FLASK_DEBUG is refused: it is for development, behind `flask run`.")
+    if "*" in cfg.forwarded_allow_ips:
+        faults.append("FORWARDED_ALLOW_IPS is refused: * lets every client speak for a proxy.")
+    if faults:
+        raise SettingsError(faults)

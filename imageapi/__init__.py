@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import flask
-from werkzeug.middleware.proxy_fix import ProxyFix
 
 from imageapi import catalog, cli, extensions, telemetry
 from imageapi.auth import guard
@@ -26,7 +25,7 @@ from imageapi.blueprints import (
     tags,
     traffic,
 )
-from imageapi.catalog import background
+from imageapi.catalog import background, readiness
 from imageapi.settings import Settings, SettingsError, load, unknown, variable
 
 API = "/api/v1"
@@ -68,6 +67,7 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
     catalog.init_app(app, settings)
     _warn_of_unknown_settings(app)
     background.init_app(app)
+    readiness.init_app(app)
 
     responses.init_app(app)
     traffic.init_app(app, settings)
@@ -87,8 +87,8 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
     cli.init_app(app)
 
     if settings.trusted_proxies:
-        fixed = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0, x_host=0)
-        app.wsgi_app = fixed  # type: ignore[method-assign]
+        behind = traffic.behind_proxies(app.wsgi_app, settings.trusted_proxies)
+        app.wsgi_app = behind  # type: ignore[method-assign]
     return app
 
 

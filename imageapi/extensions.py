@@ -145,10 +145,16 @@ def _begin_sqlite(connection: sa.Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
+def reader() -> Reader:
+    """The current application's reader."""
+    found: Reader = current_app.extensions["reader"]
+    return found
+
+
 def read(statement: sa.Executable, /, **parameters: Any) -> Sequence[Row]:
     """The rows of a statement that only reads: no ORM, no transaction."""
-    reader: Reader = current_app.extensions["reader"]
-    return reader(statement, **parameters)
+    found: Reader = current_app.extensions["reader"]
+    return found(statement, **parameters)
 
 
 @contextlib.contextmanager

@@ -27,6 +27,19 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
+__all__ = [
+    "CONTENT_TYPE",
+    "Metric",
+    "breaker",
+    "decode",
+    "decoding",
+    "gauge",
+    "refusal",
+    "request",
+    "scrape",
+    "storage_call",
+    "upload",
+]
 _FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
 

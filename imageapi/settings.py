@@ -350,7 +350,7 @@ class Settings:
     audit_log: Path | None = setting(
         "A file that a line is appended to for every change, by requests and by commands.",
         kind="path",
-        shown="none: they go to standard error",
+        shown="none: a request's goes to the log, a command's to `audit.log` in `IMAGEAPI_INSTANCE`",
     )
     ops_networks: tuple[Network, ...] = setting(
         "Networks, comma-separated, that see `/metrics` and the reasons in `/readyz`.",

@@ -33,7 +33,7 @@ _JWT = r"eyJ[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*\.?[A-Za-z0-9_-]*"
 _SHAPES = (
     _JWT,
     r"(?<=://)[^/@\s]+(?=@)",  # user and password of a URL
-    r"(?<=[Bb]earer )\S+",
+    r"(?<=[Bb]earer )\S{8,}",
     r"""(?<=[Tt]oken token=)\\*["']?[^\s"']+""",
     r"""(?i:(?<=[?&; ])(?:[\w-]*(?:signature|credential|token|secret|password|api_key)|sig)=[^&\s"']+)""",
 )
@@ -179,16 +179,22 @@ def answered(
         )
 
 
-def audit(**facts: Any) -> None:
-    """Leave an audit line: whatever the level is, in the file that is for them, if there is one."""
+def audit(otherwise: Path | None = None, /, **facts: Any) -> None:
+    """Leave an audit line, whatever the level is: in the file that is for them.
+
+    Args:
+        otherwise: the file where `configure` named none; None: standard error.
+        facts: what was done, by whom, on what.
+    """
+    target = _output.audit or otherwise
     event = {**facts, "event": "audit", "timestamp": _now()}
     line = json.dumps(redact(None, "", event), ensure_ascii=True) + "\n"
-    if _output.audit is None:
+    if target is None:
         sys.stderr.write(line)
         return
     try:
         # Opened each time, so that it may be moved away; one write, so that lines stay whole.
-        file = os.open(_output.audit, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        file = os.open(target, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             os.write(file, line.encode())
         finally:

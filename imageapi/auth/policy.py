@@ -76,6 +76,8 @@ POLICY: Mapping[str, Rule] = {
     "files.blank": Access.PUBLIC,
     "files.cloudinary_cors": Access.PUBLIC,
     "ops.healthz": Access.PUBLIC,
+    "ops.readyz": Access.PUBLIC,
+    "ops.metrics": Access.PUBLIC,
     "openapi.show": Access.PUBLIC,
     "docs.page": Access.PUBLIC,
     "docs.asset": Access.PUBLIC,

@@ -78,7 +78,7 @@ def _audit(state: Any, view_args: dict[str, Any], endpoint: str, status: int) ->
         operation=endpoint,
         issuer=token.issuer,
         user=token.user_id,
-        share=token.share,
+        by_share=token.share,
         request_id=state.request_id,
         status=status,
         **{"album": state.get("album"), **ids, **state.get("about", {})},

@@ -8,12 +8,19 @@ Source: the Fetch standard (CORS); draft-ietf-httpapi-ratelimit-headers.
 from __future__ import annotations
 
 import hashlib
+import ipaddress
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from flask import Flask, Response, current_app, g, request
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from imageapi.auth.policy import ACCESS_HEADERS
 from imageapi.blueprints.responses import P3P, SAFETY
-from imageapi.settings import Settings
+from imageapi.settings import Network, Settings
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 API = "/api/"
 EXPOSED = (
@@ -37,6 +44,35 @@ def init_app(app: Flask, settings: Settings) -> None:
         _allow(app, settings.cors_origins)
     if settings.rate_limit:
         _limit(app, settings.rate_limit, settings.redis_url)
+
+
+def behind_proxies(application: WSGIApplication, count: int) -> ProxyFix:
+    """Believe the last `count` hops of `X-Forwarded-For` about the client's address.
+
+    What stands there and is no address is not believed: the request then comes from the last proxy.
+    """
+
+    def checked(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        try:
+            ipaddress.ip_address(environ.get("REMOTE_ADDR", ""))
+        except ValueError:
+            environ["REMOTE_ADDR"] = environ["werkzeug.proxy_fix.orig"]["REMOTE_ADDR"]
+        return application(environ, start_response)
+
+    return ProxyFix(checked, x_for=count, x_proto=0, x_host=0)
+
+
+def from_operator(networks: Iterable[Network]) -> bool:
+    """Whether the request comes from one of these networks, and not through a proxy unknown to us."""
+    proxied = "HTTP_X_FORWARDED_FOR" in request.environ or "HTTP_FORWARDED" in request.environ
+    if proxied and "werkzeug.proxy_fix.orig" not in request.environ:
+        return False
+    try:
+        address = ipaddress.ip_address(request.remote_addr or "")
+    except ValueError:
+        return False
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return any((mapped or address) in network for network in networks)
 
 
 def _options() -> Response | None:

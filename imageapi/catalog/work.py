@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import orm
@@ -24,6 +24,14 @@ from imageapi.telemetry import log
 LEASE_MS = 60_000
 """How long one process may take over a piece of work before another one tries."""
 BATCH = 100
+
+_BACKLOG = sa.select(
+    Work.kind,
+    sa.func.count().label("waiting"),
+    sa.func.sum(sa.case((Work.due_ms <= sa.bindparam("now"), 1), else_=0)).label("due"),
+    sa.func.min(Work.due_ms).label("oldest"),
+    sa.func.max(Work.attempts).label("attempts"),
+).group_by(Work.kind)
 
 Handler = Callable[[dict[str, Any]], None]
 
@@ -76,6 +84,32 @@ def run_due() -> int:
     for number in due:
         run(number)
     return len(due)
+
+
+class Backlog(NamedTuple):
+    """Work of one kind.
+
+    Attributes:
+        waiting: all of it, also what is put off on purpose.
+        due: what should have been taken up.
+        age: seconds that the oldest of that has been due.
+        attempts: how often the one that was tried most was.
+    """
+
+    waiting: int
+    due: int
+    age: float
+    attempts: int
+
+
+def backlog() -> dict[str, Backlog]:
+    """What is left to be done, by kind; a kind that is known and has nothing is there too."""
+    now = now_ms()
+    found = dict.fromkeys(_HANDLERS, Backlog(0, 0, 0.0, 0))
+    for row in read(_BACKLOG, now=now):
+        age = max(0, now - row.oldest) / 1000
+        found[row.kind] = Backlog(row.waiting, row.due or 0, age, row.attempts)
+    return found
 
 
 def _take_up(number: int) -> tuple[str, dict[str, Any]] | None:

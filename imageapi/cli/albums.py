@@ -15,7 +15,7 @@ from rich.text import Text
 from imageapi.catalog import albums, seeding
 from imageapi.catalog.seeding import Verdict
 from imageapi.cli import output
-from imageapi.cli.command import Commands, issuer_option, json_option
+from imageapi.cli.command import Commands, about, issuer_option, json_option
 from imageapi.cli.progress import bar, signals
 from imageapi.errors import NotFound
 
@@ -43,7 +43,7 @@ def create(public_id: str, owner: str, issuer: str, storage: str | None) -> None
     click.echo(f"Created the album {public_id!r} of {owner!r} in the storage {album.storage!r}.")
 
 
-@commands.command("list", example="flask albums list --json")
+@commands.command("list", example="flask albums list --json", changes=False)
 @json_option
 def index(as_json: bool) -> None:  # noqa: FBT001 - click passes it by name
     """List all albums."""
@@ -113,6 +113,7 @@ def seed(folder: Path, public_id: str, owner: str, issuer: str, storage: str | N
                     break
         finally:
             progress.stop()
+            about(**tally)
             click.echo(_summary(tally, time.monotonic() - started))
     if stopped or tally[Verdict.REFUSED]:
         click.get_current_context().exit(128 + stopped[0] if stopped else 1)

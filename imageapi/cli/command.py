@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import getpass
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -13,10 +15,13 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from flask.cli import AppGroup
 
+from imageapi import telemetry
 from imageapi.auth import tokens
+from imageapi.catalog import library
 from imageapi.errors import ImageAPIError, InvalidFields
 from imageapi.extensions import db, migrate
 
+_ABOUT = "imageapi.about"
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -26,12 +31,20 @@ class Command(click.Command):
     Args:
         example: a command line that works, for `--help` and the documentation.
         exits: what its exit codes say beside 0 and 2.
+        changes: whether it may change anything, and leaves an audit line.
     """
 
     def __init__(
-        self, name: str, *, example: str, exits: Mapping[int, str] | None = None, **options: Any
+        self,
+        name: str,
+        *,
+        example: str,
+        exits: Mapping[int, str] | None = None,
+        changes: bool = True,
+        **options: Any,
     ) -> None:
         self.example = example
+        self.changes = changes
         self.exits = {
             0: "done",
             1: "not done; standard error says why",
@@ -43,7 +56,23 @@ class Command(click.Command):
         super().__init__(name, epilog=epilog, **options)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; an error that was foreseen becomes its sentence."""
+        """Run the command, and leave an audit line; a foreseen error becomes its sentence."""
+        code: int | None = 1
+        try:
+            done = self._invoke(ctx)
+            code = 0
+        except click.exceptions.Exit as end:
+            code = end.exit_code
+            raise
+        except click.UsageError:  # nothing was begun
+            code = None
+            raise
+        finally:
+            if self.changes and code is not None:
+                _audit(ctx, code)
+        return done
+
+    def _invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except InvalidFields as error:
@@ -55,6 +84,41 @@ class Command(click.Command):
             raise click.ClickException(str(error)) from error
         except sa.exc.DBAPIError as error:
             raise click.ClickException(_database_fault(error)) from error
+
+
+def about(**facts: Any) -> None:
+    """Say what the command has changed, for its audit line."""
+    click.get_current_context().meta.setdefault(_ABOUT, {}).update(facts)
+
+
+def _audit(ctx: click.Context, code: int) -> None:
+    """Tell who ran what on what; a command that failed half-way may have changed things too."""
+    names: list[str] = []
+    level = ctx
+    while level.parent is not None:  # all but `flask` itself
+        names.insert(0, level.info_name or "")
+        level = level.parent
+    given = {
+        name: value if isinstance(value, bool | int) else str(value)
+        for name, value in ctx.params.items()
+        if value is not None and value is not False
+    }
+    telemetry.audit(
+        library().settings.instance / "audit.log",
+        operation=" ".join(names),
+        by="command line",
+        system_user=_system_user(),
+        exit=code,
+        given=given,
+        **ctx.meta.get(_ABOUT, {}),
+    )
+
+
+def _system_user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())  # as in a container, whose user has no name
 
 
 class Commands(AppGroup):

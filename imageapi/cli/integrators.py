@@ -53,7 +53,7 @@ def remove(name: str) -> None:
     click.echo(f"Removed the integrator {name!r}; its albums stay.")
 
 
-@commands.command("list", example="flask integrators list --json")
+@commands.command("list", example="flask integrators list --json", changes=False)
 @json_option
 def index(as_json: bool) -> None:  # noqa: FBT001 - click passes it by name
     """List the integrators, with how many secrets of theirs verify; never the secrets."""

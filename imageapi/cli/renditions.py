@@ -10,7 +10,7 @@ from rich.text import Text
 
 from imageapi.catalog import albums, rebuilding
 from imageapi.cli import output
-from imageapi.cli.command import Commands, issuer_option
+from imageapi.cli.command import Commands, about, issuer_option
 from imageapi.cli.progress import bar, signals
 from imageapi.errors import NotFound
 
@@ -53,6 +53,7 @@ def rebuild(public_id: str | None, issuer: str, restart: bool) -> None:  # noqa:
                     break
         finally:
             progress.stop()
+            about(**tally)
             counts = ", ".join(
                 f"{word} {tally[word]}" for word in ("rendered", "skipped", "failed")
             )

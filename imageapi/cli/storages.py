@@ -13,7 +13,7 @@ from rich.text import Text
 from imageapi.catalog import albums, library, moving
 from imageapi.catalog.moving import Verdict
 from imageapi.cli import output
-from imageapi.cli.command import Commands, Duration, issuer_option, json_option
+from imageapi.cli.command import Commands, Duration, about, issuer_option, json_option
 from imageapi.cli.progress import bar, signals
 from imageapi.errors import NotFound
 from imageapi.extensions import Row
@@ -21,7 +21,7 @@ from imageapi.extensions import Row
 commands = Commands("storages", help="Look at the storages, move albums between them.")
 
 
-@commands.command("list", example="flask storages list --json")
+@commands.command("list", example="flask storages list --json", changes=False)
 @json_option
 def index(as_json: bool) -> None:  # noqa: FBT001 - click passes it by name
     """List the storages: the configured ones, and any other that is in use.
@@ -42,7 +42,10 @@ def index(as_json: bool) -> None:  # noqa: FBT001 - click passes it by name
 
 
 @commands.command(
-    "check", example="flask storages check", exits={1: "a storage in use is not usable"}
+    "check",
+    example="flask storages check",
+    exits={1: "a storage in use is not usable"},
+    changes=False,
 )
 def check() -> None:
     """Try each storage, and say in words what is wrong.
@@ -117,6 +120,7 @@ def _move(album: Row, to: str, keep: int, objects: int) -> None:
         finally:
             progress.stop()
             seconds = time.monotonic() - started
+            about(moved=tally[Verdict.MOVED], failed=tally[Verdict.FAILED], bytes=tally["bytes"])
             counts = f"moved {tally[Verdict.MOVED]}, failed {tally[Verdict.FAILED]}"
             click.echo(f"{counts}; {tally['bytes']} bytes in {seconds:.1f} s")
     if stopped or tally[Verdict.FAILED]:

@@ -70,6 +70,7 @@ def create(
     "explain",
     example='echo "$TOKEN" | flask token explain',
     exits={0: "the token is valid", 1: "it is refused; the answer says why"},
+    changes=False,
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def explain_token(as_json: bool) -> None:  # noqa: FBT001 - click passes it by name

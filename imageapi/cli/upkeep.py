@@ -12,7 +12,7 @@ from imageapi.catalog import collecting, survey, upkeep
 from imageapi.catalog.collecting import Collected
 from imageapi.catalog.upkeep import Fault, Finding
 from imageapi.cli import output
-from imageapi.cli.command import Commands, Duration, json_option
+from imageapi.cli.command import Commands, Duration, about, json_option
 from imageapi.cli.progress import bar
 
 commands = Commands("")
@@ -70,6 +70,7 @@ def fsck(quick: bool, repair: bool, older_than: int, as_json: bool) -> None:  # 
             tally["harmful"] += finding.harmful
             printed.add(finding)
     printed.end()
+    about(**tally)
     seconds = time.monotonic() - started
     click.echo(_summary(tally, seconds), err=as_json)
     if tally["harmful"]:
@@ -138,6 +139,7 @@ def collect(older_than: int, dry_run: bool, force: bool) -> None:  # noqa: FBT00
         rule = collecting.Rule(older_than, force, dry_run, lambda: progress.advance(task))
         progress.update(task, total=len(survey.FOLDERS) * len(list(survey.storages())))
         collected = collecting.collect(rule)
+    about(**collected.tally)
     tally, word = collected.tally, "Would remove" if dry_run else "Removed"
     names = ("staged", "orphans", "old", "rows")
     counts = ", ".join(f"{name} {tally[name]}" for name in names if not dry_run or name != "staged")

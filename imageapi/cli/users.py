@@ -7,7 +7,7 @@ import collections
 import click
 
 from imageapi.catalog import albums, users
-from imageapi.cli.command import Commands, issuer_option
+from imageapi.cli.command import Commands, about, issuer_option
 
 commands = Commands("users", help="Forget users.")
 
@@ -33,6 +33,7 @@ def erase(user_id: str, issuer: str, yes: bool) -> None:  # noqa: FBT001 - click
         for done in users.erase(user_id, issuer):
             tally.update(done)
     finally:
+        about(**tally)
         if tally:
             counts = [f"{name} {tally[name]}" for name in ("shares", "images", "positions", "tags")]
             click.echo(f"Erased: {', '.join(counts)}.")

@@ -354,6 +354,8 @@ OPEN = [
     Open("files.blank", at("/assets/blank.jpg")),
     Open("files.cloudinary_cors", at("/cloudinary_cors.html")),
     Open("ops.healthz", at("/healthz")),
+    Open("ops.readyz", at("/readyz")),
+    Open("ops.metrics", at("/metrics")),
     Open("openapi.show", at("/openapi.json")),
     Open("docs.page", at("/docs")),
     Open("docs.asset", at("/docs/docs.js")),

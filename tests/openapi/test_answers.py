@@ -98,8 +98,13 @@ def test_every_way_to_succeed(app, tour, described):
     with app.app_context():
         gone = library().storages.urls.url("local", f"{NOTHING[:2]}/{NOTHING}.0.mini.jpg", 1 << 20)
     tour(404, "GET", gone)
-    for public in ("/assets/blank.jpg", "/cloudinary_cors.html", "/healthz", "/docs"):
+    pages = ("/assets/blank.jpg", "/cloudinary_cors.html", "/docs")
+    for public in (*pages, "/healthz", "/readyz", "/metrics"):
         tour(200, "GET", public, headers={"Authorization": ""})
+    readiness = tour.client.application.extensions["readiness"]
+    readiness.stopping = True
+    tour(503, "GET", "/readyz", headers={"Authorization": ""})
+    readiness.stopping = False
     for kept in ("/openapi.json", "/docs/docs.js", "/docs/swagger-ui.css"):
         tag = tour(200, "GET", kept).headers["ETag"]
         tour(304, "GET", kept, headers={"If-None-Match": tag})

@@ -210,6 +210,33 @@ class AlbumItem(Answer):
     example = {"public_id": "holidays", "images_count": 0, "thumbnails": []}  # noqa: RUF012
 
 
+class Check(Answer):
+    """One thing that the service needs."""
+
+    ok = fields.Boolean(**_said("Whether it is well."))
+    needed = fields.Boolean(**_said("Whether the service is not ready without."))
+    reason = fields.String(metadata={"description": "What is wrong; only for operators."})
+
+
+class Readiness(Answer):
+    """Whether the service can do its work."""
+
+    status = fields.String(
+        **_said("The whole."),
+        validate=validate.OneOf(["ready", "degraded", "unavailable", "stopping"]),
+    )
+    checks = fields.Dict(
+        keys=fields.String(),
+        values=fields.Nested(Check),
+        **_said("By name: `database`, `storage <name>`, `rate limits`, `broker`."),
+    )
+
+    example = {  # noqa: RUF012
+        "status": "ready",
+        "checks": {"database": {"ok": True, "needed": True}},
+    }
+
+
 class Views(Answer):
     """The views of one day."""
 

@@ -71,6 +71,8 @@ _SCHEMAS: Sequence[type[answers.Answer]] = (
     answers.AlbumItem,
     answers.Views,
     answers.Stats,
+    answers.Check,
+    answers.Readiness,
     answers.Tag,
     answers.TagImage,
     answers.Share,

@@ -280,6 +280,22 @@ OPERATIONS: Mapping[str, Operation] = {
     "files.blank": Operation({200: Said("The picture.", kinds=("image/jpeg",))}),
     "files.cloudinary_cors": Operation({200: Said("The page.", kinds=("text/html",))}),
     "ops.healthz": Operation({200: Said("It does.", kinds=("text/plain",))}),
+    "ops.readyz": Operation(
+        {
+            200: Said("It can.", answers.Readiness),
+            503: Said("It can not.", answers.Readiness),
+        },
+        text=(
+            "Ready means that the database answers, that the storage of new albums is usable and "
+            "that the process is not about to end. Anything else makes it degraded. Only the "
+            "operator's networks see reasons."
+        ),
+    ),
+    "ops.metrics": Operation(
+        {200: Said("The metrics.", kinds=("text/plain",))},
+        text="Only for the operator's networks; there is nothing here for others.",
+        refuses=(NotFound,),
+    ),
     "openapi.show": Operation(
         {
             200: Said("The document.", kinds=("application/json",), headers=("DocumentETag",)),
