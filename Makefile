@@ -16,7 +16,7 @@ $(VENV)/run.stamp: setup.cfg pyproject.toml
 	touch $@
 
 $(VENV)/dev.stamp: $(VENV)/run.stamp
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,celery,heif,postgres,redis]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,celery,heif,otel,postgres,redis]'
 	touch $@
 
 run: $(VENV)/run.stamp  ## Set up, migrate, seed a demo album, serve it (PORT, default 8000).

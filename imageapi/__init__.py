@@ -8,7 +8,7 @@ from typing import Any
 
 import flask
 
-from imageapi import catalog, cli, extensions, telemetry
+from imageapi import catalog, cli, extensions, telemetry, traces
 from imageapi.auth import guard
 from imageapi.auth.revocation import Authority
 from imageapi.blueprints import (
@@ -63,6 +63,7 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
     app = _Application(__name__, static_folder=None)
     app.url_map.merge_slashes = False
 
+    traces.init_app(app)  # before all others, so that what they refuse is a span too
     extensions.init_app(app, settings.database)
     catalog.init_app(app, settings)
     _warn_of_unknown_settings(app)

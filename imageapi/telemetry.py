@@ -76,6 +76,11 @@ def hide(secrets: Iterable[str]) -> None:
     _hidden.add(secrets)
 
 
+def blanked(path: str) -> str:
+    """A path without what no line may show."""
+    return _hidden.blank_path(path[:MAX_PATH])
+
+
 def redact(
     _logger: object, _method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
@@ -170,7 +175,7 @@ def answered(
         length: of the body, in bytes.
     """
     if _output.requests:
-        path = quoted(_hidden.blank_path(path[:MAX_PATH]))
+        path = quoted(blanked(path))
         sys.stderr.write(
             f'{{"request_id": "{request_id}", "method": {quoted(method)}, '
             f'"endpoint": "{endpoint}", "path": {path}, "status": {status}, '
