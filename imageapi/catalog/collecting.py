@@ -126,11 +126,19 @@ def _quarantine(folder: Folder, unwanted: set[str], aged: set[str], rule: Rule) 
     if rule.dry_run:
         return len(fresh)
     _forget(name, list(known - unwanted))
-    if fresh:
-        rows = [{"storage": name, "key": key, "since_ms": now_ms()} for key in fresh]
+    return _noted_now(name, fresh)
+
+
+def _noted_now(name: str, keys: set[str]) -> int:
+    if not keys:
+        return 0
+    rows = [{"storage": name, "key": key, "since_ms": now_ms()} for key in keys]
+    try:
         with transaction() as session:
             session.execute(sa.insert(Quarantined), rows)
-    return len(fresh)
+    except sa.exc.IntegrityError:
+        return 0  # another run is noting them; what it does not, the next one does
+    return len(keys)
 
 
 def _noted(storage: Storage, rule: Rule, *, stopped: bool) -> Iterator[dict[str, Kind]]:

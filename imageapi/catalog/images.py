@@ -19,14 +19,13 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 
 from imageapi import imaging, metrics
-from imageapi.catalog import library, now_ms, renditions
-from imageapi.errors import AlbumFull, NotFound, StorageError
+from imageapi.catalog import library, now_ms, originals, renditions
+from imageapi.errors import AlbumFull, NotFound
 from imageapi.extensions import Row, read, transaction
 from imageapi.geometry import Edit
 from imageapi.models import IMAGES, Album, Image, StoredObject
 from imageapi.storage.backend import Infos, Picture, Staged
 from imageapi.storage.storages import Storage
-from imageapi.telemetry import log
 
 Position = tuple[float, float]
 Confirm = Callable[[orm.Session, str], None]
@@ -272,14 +271,8 @@ def _file_name(name: str) -> str:
 
 
 def _discard(storage: Storage, shown: Picture) -> None:
-    # Bytes without a row harm nobody: what can not be removed now, `collect` removes later.
     for key in (shown.key, *renditions.keys(shown)):
-        try:
-            storage.delete(key)
-        except StorageError as error:
-            log.warning(
-                "bytes without a row were left", storage=storage.name, key=key, why=str(error)
-            )
+        originals.discard(storage, key)
 
 
 def _position(position: Position | None) -> str | None:

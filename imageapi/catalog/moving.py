@@ -11,55 +11,40 @@ Source: design §5, §6.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import enum
-import hashlib
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import orm
 
 from imageapi.catalog import library, renditions, work
+from imageapi.catalog.originals import OBJECTS, copy, discard, read_through
 from imageapi.errors import (
-    Busy,
     NotFound,
     StorageCorrupt,
-    StorageError,
     StorageNotFound,
     UndecodablePicture,
     UnsupportedFormat,
 )
 from imageapi.extensions import Row, read, transaction
-from imageapi.geometry import Size
 from imageapi.models import ANY_ORIGINALS, Album, Image, ObjectCopy, StoredObject
-from imageapi.storage.backend import Picture, original_key
+from imageapi.storage.backend import Picture
 from imageapi.storage.storages import Storage
 from imageapi.telemetry import log
-
-T = TypeVar("T")
 
 PAGE = 100
 TRIES = 20
 """How often an object whose images are edited all the time is looked at anew."""
-PATIENCE = 60.0
-"""Seconds that a rendering waits for a decoder."""
 
 _ELSEWHERE = (StoredObject.album_id == sa.bindparam("album_id")) & (
     StoredObject.storage != sa.bindparam("to")
 )
-_OF_ALBUM = sa.select(StoredObject.__table__, Album.public_id.label("album")).join(
-    Album, Album.id == StoredObject.album_id
-)
-_OBJECT = _OF_ALBUM.where(StoredObject.id == sa.bindparam("object_id"))
-_COPIES = sa.select(ObjectCopy.key, ObjectCopy.storage).where(
-    ObjectCopy.object_id == sa.bindparam("object_id")
-)
 _OBJECTS = (
-    _OF_ALBUM.where(_ELSEWHERE, StoredObject.id > sa.bindparam("after"))
+    OBJECTS.where(_ELSEWHERE, StoredObject.id > sa.bindparam("after"))
+    .where(Album.storage == sa.bindparam("to"))
     .order_by(StoredObject.id)
     .limit(PAGE)
 )
@@ -130,7 +115,7 @@ def begin(album: Row, to: str) -> None:
 
 
 def move(album: Row, to: str, keep: int) -> Iterator[Outcome]:
-    """Move the objects of an album to the storage `to`, after `begin`.
+    """Move the objects of an album to the storage `to`, after `begin`; ends when the album goes elsewhere.
 
     Args:
         album: a row of `models.ALBUMS`.
@@ -163,76 +148,6 @@ def _move(row: Row, target: Storage, keep: int) -> Outcome:
     return outcome
 
 
-def copy(row: Row, source: Storage, key: str, target: Storage) -> str:
-    """Copy the bytes of an object under a new key, and read them back.
-
-    Args:
-        row: of the object, with its album's id as `album`.
-        source: where the bytes are, under `key`.
-    Returns: the new key.
-    Raises:
-        StorageNotFound, StorageCorrupt: they are not there, or not those that were stored.
-        StorageError: as `Storage`.
-    """
-    with target.stage() as staging:
-        with contextlib.closing(source.open(key)) as pieces:
-            for piece in pieces:
-                staging.write(piece)
-        staged = staging.finish()
-        if (staged.md5, staged.sha256) != (row.md5, row.sha256 or staged.sha256):
-            raise StorageCorrupt
-        staged = dataclasses.replace(staged, format=row.format, size=Size(row.width, row.height))
-        made = original_key()
-        target.put(staged, [row.album], made)
-    try:
-        if digest(target, made) != staged.sha256:
-            raise StorageCorrupt("The new storage gave other bytes back than it was sent.")
-    except StorageError:
-        discard(target, made)
-        raise
-    return made
-
-
-def restore(object_id: int) -> bool:
-    """Give an object whose bytes are lost or damaged those of a copy that a move left, if there is one.
-
-    The bytes that are there now stay, under a key that no row knows.
-    """
-    rows = read(_OBJECT, object_id=object_id)
-    for left in read(_COPIES, object_id=object_id):
-        row, target = rows[0], library().storages[rows[0].storage]
-        try:
-            key = copy(row, library().storages[left.storage], left.key, target)
-        except StorageError as error:
-            log.warning("no copy", key=left.key, why=str(error))
-            continue
-        there = sa.update(StoredObject).where(
-            StoredObject.id == row.id,
-            StoredObject.storage == row.storage,
-            StoredObject.key == row.key,
-        )
-        with transaction() as session:
-            return session.connection().execute(there.values(key=key)).rowcount == 1
-    return False
-
-
-def digest(storage: Storage, key: str, name: str = "sha256") -> str:
-    """The SHA-256, or another hash, of the bytes under a key, in hex. Raises as `Storage.open`."""
-    hashed = hashlib.new(name, usedforsecurity=False)
-    with contextlib.closing(storage.open(key)) as pieces:
-        for piece in pieces:
-            hashed.update(piece)
-    return hashed.hexdigest()
-
-
-def discard(storage: Storage, key: str) -> None:
-    """Remove bytes that no row knows of, if that can be done now; else `collect` does it later."""
-    try:
-        storage.delete(key)
-    except StorageError as error:
-        log.warning("bytes without a row were left", storage=storage.name, key=key, why=str(error))
-
-
 def _settle(row: Row, source: Storage, target: Storage, key: str, keep: int) -> bool:
     """Have the renditions in the new storage, and switch the row if they are still those."""
     ready: dict[str, _Ready] = {}
@@ -258,7 +173,7 @@ def _carried(image: Row, source: Storage, target: Storage, key: str) -> _Ready:
     extension, placeholder = image.rendered, image.placeholder
     if not (image.rendered and (target.renders or _copied(shown, source, target))):
         try:
-            rendered = patiently(
+            rendered = renditions.patiently(
                 lambda: renditions.draw(target, dataclasses.replace(shown, key=key))
             )
             extension, placeholder = rendered.extension, rendered.placeholder
@@ -276,24 +191,11 @@ def _copied(shown: Picture, source: Storage, target: Storage) -> bool:
     files = {}
     try:
         for name, key in zip(names, renditions.keys(shown), strict=True):
-            with contextlib.closing(source.open(key)) as pieces:
-                files[name] = b"".join(pieces)
+            files[name] = b"".join(read_through(source, key))
     except (StorageNotFound, StorageCorrupt):
         return False
     target.keep(shown, files)
     return True
-
-
-def patiently(task: Callable[[], T]) -> T:
-    """Do what needs a decoder, waiting while others have them all."""
-    end = time.monotonic() + PATIENCE
-    while True:
-        try:
-            return task()
-        except Busy:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.2)
 
 
 def _switch(row: Row, target: Storage, key: str, keep: int, ready: Mapping[str, _Ready]) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from imageapi.catalog import library, moving, renditions
+from imageapi.catalog import library, renditions
 from imageapi.errors import (
     NotFound,
     StorageCorrupt,
@@ -75,7 +75,7 @@ def _rendered(row: Row) -> Outcome:
     if renditions.rendered_by_url(row.storage):
         return Outcome(row.id, skipped=True)
     try:
-        moving.patiently(lambda: renditions.render(row.id))
+        renditions.patiently(lambda: renditions.render(row.id))
     except NotFound:
         return Outcome(row.id, skipped=True)  # deleted meanwhile
     except (StorageNotFound, StorageCorrupt, UndecodablePicture, UnsupportedFormat) as error:

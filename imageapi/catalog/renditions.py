@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import orm
@@ -32,8 +32,13 @@ from imageapi.storage.disk import disk_errors
 from imageapi.storage.storages import Storage
 from imageapi.telemetry import log
 
+T = TypeVar("T")
+
 BLANK = "/assets/blank.jpg"
 """The answer for every rendition that can not be had."""
+
+PATIENCE = 60.0
+"""Seconds that a rendering which is in no hurry waits for a decoder."""
 
 KEPT = 8192
 """How many images' texts with URLs a process keeps; then it begins anew."""
@@ -223,6 +228,18 @@ def draw(store: Storage, shown: Picture) -> imaging.Rendered:
     if not store.renders:
         store.keep(dataclasses.replace(shown, extension=rendered.extension), rendered.files)
     return rendered
+
+
+def patiently(task: Callable[[], T]) -> T:
+    """Do what needs a decoder, waiting while others have them all."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return task()
+        except Busy:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.2)
 
 
 def hold(session: orm.Session, object_id: int) -> str | None:

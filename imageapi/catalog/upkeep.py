@@ -8,13 +8,14 @@ from __future__ import annotations
 import enum
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from imageapi.catalog import moving, renditions, survey
+from imageapi.catalog import originals, renditions, repairing, survey
+from imageapi.catalog.repairing import Spares
 from imageapi.catalog.survey import Folder, Kind
 from imageapi.errors import (
     ImageAPIError,
@@ -97,7 +98,7 @@ class Scope:
     checked: Callable[[int], object] = lambda _: None
 
 
-def originals() -> int:
+def count() -> int:
     """How many originals there are by their rows."""
     return int(read(_COUNT)[0][0])
 
@@ -107,30 +108,40 @@ def fsck(scope: Scope) -> Iterator[Finding]:
 
     What changes meanwhile is no finding: each is looked at again, by its row as it is then.
     """
+    spares = repairing.Spares() if scope.repair else None
     for name, storage in survey.storages():
         try:
             if isinstance(storage, StorageUnavailable):
                 raise storage
-            yield from _storage(storage, scope)
+            yield from _storage(storage, scope, spares)
         except StorageError as error:
             yield Finding(Fault.STORAGE, name, reason=str(error))
 
 
-def _storage(storage: Storage, scope: Scope) -> Iterator[Finding]:
+def _storage(storage: Storage, scope: Scope, spares: Spares | None) -> Iterator[Finding]:
     with ThreadPoolExecutor(_READERS) as pool:
         for folder in survey.folders(storage):
-            rows = list(folder.objects.values())
-            seen = pool.map(lambda row, f=folder: _look(f, row, scope.deep), rows)
-            for row, first in zip(rows, seen, strict=True):
-                scope.checked(row.bytes)
-                if first and (found := _original(storage, row, scope)):
-                    yield found
-            yield from _renditions(folder, repair=scope.repair)
+            yield from _originals(folder, scope, spares, pool)
             yield from _orphans(folder, time.time() - scope.orphans)
+            if not scope.repair:
+                yield from _renditions(folder, repair=False)
+    if scope.repair and not storage.renders:  # what they are rendered from is back by now
+        for folder in survey.folders(storage):
+            yield from _renditions(folder, repair=True)
 
 
-def _look(folder: Folder, row: Row, deep: bool) -> _Seen | None:  # noqa: FBT001 - mapped
-    return _held(folder.storage, row, lambda: folder.listed.get(row.key), deep=deep)
+def _originals(
+    folder: Folder, scope: Scope, spares: Spares | None, pool: Executor
+) -> Iterator[Finding]:
+    def look(row: Row) -> _Seen | None:
+        return _held(folder.storage, row, lambda: folder.listed.get(row.key), deep=scope.deep)
+
+    rows = list(folder.objects.values())
+    for row, first in zip(rows, pool.map(look, rows), strict=True):
+        scope.checked(row.bytes)
+        if first and (found := _original(folder.storage, row, scope)):
+            repaired = spares is not None and repairing.restore(row.id, spares)
+            yield replace(found, repaired=repaired)
 
 
 def _held(
@@ -156,8 +167,8 @@ def _held(
 
 def _same(storage: Storage, row: Row) -> bool:
     if row.sha256:
-        return bool(moving.digest(storage, row.key) == row.sha256)
-    return bool(moving.digest(storage, row.key, "md5") == row.md5)
+        return bool(originals.digest(storage, row.key) == row.sha256)
+    return bool(originals.digest(storage, row.key, "md5") == row.md5)
 
 
 def _original(storage: Storage, row: Row, scope: Scope) -> Finding | None:
@@ -168,8 +179,7 @@ def _original(storage: Storage, row: Row, scope: Scope) -> Finding | None:
     if seen is None or not read(_AGAIN, object_id=row.id, storage=row.storage, key=row.key):
         return None
     images = tuple(image.id for image in read(_IMAGES, object_id=row.id))
-    repaired = scope.repair and moving.restore(row.id)
-    return Finding(seen.fault, storage.name, row.key, seen.reason, images, repaired)
+    return Finding(seen.fault, storage.name, row.key, seen.reason, images)
 
 
 def _renditions(folder: Folder, *, repair: bool) -> Iterator[Finding]:
@@ -206,7 +216,7 @@ def _there(storage: Storage, key: str) -> bool:
 
 def _rendered(image_id: str) -> bool:
     try:
-        moving.patiently(lambda: renditions.render(image_id))
+        renditions.patiently(lambda: renditions.render(image_id))
     except ImageAPIError as error:
         log.warning("no renditions", image=image_id, why=str(error))
         return False

@@ -38,6 +38,12 @@ def printable(text: str) -> str:
     )
 
 
+def rate(length: int, seconds: float) -> str:
+    """So many bytes in so many seconds, and how many that are in one."""
+    megabytes = length / max(seconds, 0.001) / 1e6
+    return f"{length} bytes in {seconds:.1f} s ({megabytes:.1f} MB/s)"
+
+
 def moment(seconds: int) -> str:
     """Seconds since 1970 as ISO 8601, in `IMAGEAPI_TIMEZONE`."""
     try:

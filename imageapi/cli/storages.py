@@ -67,7 +67,7 @@ def check() -> None:
     "migrate",
     example="flask storages migrate --album holidays --to s3",
     exits={
-        1: "an original is missing or damaged and stays, or a storage or the database failed",
+        1: "originals are left where they were, or a storage or the database failed",
         130: "stopped by Ctrl-C (143: by SIGTERM); run it again to go on",
     },
 )
@@ -87,7 +87,8 @@ def migrate(public_id: str, to: str, issuer: str, keep: int, dry_run: bool) -> N
 
     New pictures go there at once, then original by original: copied, read back, compared. Nobody sees an
     error meanwhile. It can be stopped, killed and run again; moving back is the same with the storage
-    before as NAME. An upload that was under way when it began may stay behind: run it again.
+    before as NAME. What it counts as left is what is missing or damaged, or was being uploaded when it began:
+    run it again for the latter.
     """
     album = albums.find(public_id, issuer)
     if album is None:
@@ -119,11 +120,11 @@ def _move(album: Row, to: str, keep: int, objects: int) -> None:
                     break
         finally:
             progress.stop()
-            seconds = time.monotonic() - started
             about(moved=tally[Verdict.MOVED], failed=tally[Verdict.FAILED], bytes=tally["bytes"])
-            counts = f"moved {tally[Verdict.MOVED]}, failed {tally[Verdict.FAILED]}"
-            click.echo(f"{counts}; {tally['bytes']} bytes in {seconds:.1f} s")
-    if stopped or tally[Verdict.FAILED]:
+            left, _ = moving.left(album, to)
+            counts = f"moved {tally[Verdict.MOVED]}, failed {tally[Verdict.FAILED]}, left {left}"
+            click.echo(f"{counts}; {output.rate(tally['bytes'], time.monotonic() - started)}")
+    if stopped or left:
         click.get_current_context().exit(128 + stopped[0] if stopped else 1)
 
 

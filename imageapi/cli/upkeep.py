@@ -58,7 +58,7 @@ def fsck(quick: bool, repair: bool, older_than: int, as_json: bool) -> None:  # 
     started = time.monotonic()
     printed = _Lines(as_json=as_json)
     with bar() as progress:
-        task = progress.add_task("", total=upkeep.originals())
+        task = progress.add_task("", total=upkeep.count())
 
         def checked(length: int) -> None:
             tally.update(originals=1, bytes=length)
@@ -109,9 +109,8 @@ class _Lines:
 
 
 def _summary(tally: Counter[str], seconds: float) -> str:
-    rate = tally["bytes"] / max(seconds, 0.001) / 1e6
     faults = ", ".join(f"{fault} {tally[fault]}" for fault in Fault)
-    return f"{tally['originals']} originals, {tally['bytes']} bytes in {seconds:.1f} s ({rate:.1f} MB/s); {faults}"
+    return f"{tally['originals']} originals, {output.rate(tally['bytes'], seconds)}; {faults}"
 
 
 @commands.command(

@@ -46,12 +46,19 @@ def noted_long_ago(seconds=2 * DAY):
 
 
 def stray(settings, content=b"bytes without a row"):
-    """An original without a row; its key."""
+    """An original without a row in the local storage; its key."""
+    return put_stray(settings.instance / "storage/local", content, age=0)
+
+
+def put_stray(root, content=b"bytes without a row", age=2 * DAY):
+    """An original without a row below a folder, as if it were so many seconds old; its key."""
     name = str(uuid.uuid4())
     key = f"{name[:2]}/{name}"
-    file = path(settings, key)
+    file = root / key
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(content)
+    then = time.time() - age
+    os.utime(file, (then, then))
     return key
 
 

@@ -54,7 +54,7 @@ def test_there_and_back(app, flask, anna):
     for to in ROAD:
         done = migrate(flask, to)
         assert (done.exit_code, done.stderr) == (0, "")
-        assert done.stdout.startswith("moved 3, failed 0; ")
+        assert done.stdout.startswith("moved 3, failed 0, left 0; ")
         for before in blocks:
             path = f"/images/{before['public_id']}"
             now = anna.get(path).json
@@ -177,7 +177,7 @@ def test_what_is_damaged_or_missing_stays_and_is_told(app, settings, flask, anna
         data[-1] ^= 1
         path.write_bytes(data)
     done = migrate(flask, "s3")
-    assert (done.exit_code, done.stdout[:19]) == (1, "moved 1, failed 2; ")
+    assert (done.exit_code, done.stdout[:27]) == (1, "moved 1, failed 2, left 2; ")
     assert f"{flipped}: The stored bytes are not those that were stored." in done.stderr
     assert f"{missing}: The storage has no bytes for this image." in done.stderr
     with app.app_context():
