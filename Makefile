@@ -36,7 +36,7 @@ test: lint  ## Lint, then every test.
 	$(BIN)/pytest -n 2 --dist loadfile
 
 faults: $(VENV)/dev.stamp  ## Faults, fuzzing and races with their full figures (hours, not minutes).
-	FAULTS=full $(BIN)/pytest tests/faults tests/auth tests/api tests/openapi tests/corpus tests/imaging
+	FAULTS=full $(BIN)/pytest tests/faults tests/auth tests/api tests/openapi tests/corpus tests/imaging tests/upkeep
 
 bench: $(VENV)/dev.stamp  ## Measure ours beside its peers, in one run.
 	$(BIN)/python -m bench

@@ -1,4 +1,4 @@
-"""`python -m bench [--short] [reads growth uploads startup renditions]`: the table, all or in part."""
+"""`python -m bench [--short] [reads growth uploads startup renditions upkeep]`: the table, all or in part."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 
 from bench import table
 
-PARTS = ("reads", "growth", "uploads", "startup", "renditions")
+PARTS = ("reads", "growth", "uploads", "startup", "renditions", "upkeep")
 
 
 def main() -> int:

@@ -11,7 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from bench import counting, growth, inprocess, library, processes, reads, startup, table, uploads
+from bench import (
+    counting,
+    growth,
+    inprocess,
+    library,
+    processes,
+    reads,
+    startup,
+    table,
+    upkeep,
+    uploads,
+)
 from bench.table import Row
 from imageapi.geometry import Rendition
 from imageapi.imaging import Limits
@@ -136,6 +147,10 @@ def test_uploads_in_short():
 def test_start_up_in_short():
     found = figures(startup.rows(short=True))
     assert found[f"of {', '.join(startup.LAZY)} imported"].reached
+
+
+def test_upkeep_in_short():
+    assert figures(upkeep.rows(short=True))
 
 
 def test_goals_are_of_the_ratio_or_of_the_figure():

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import enum
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import sqlalchemy as sa
 
@@ -32,6 +33,8 @@ from imageapi.storage.storages import Storage
 from imageapi.telemetry import log
 
 _READERS = 4
+_AHEAD = 64
+"""How many originals are read ahead of those that are told of."""
 _NO_BYTES = "There are no bytes."
 
 _COUNT = sa.select(sa.func.count()).select_from(StoredObject)
@@ -81,6 +84,9 @@ class _Seen(NamedTuple):
     reason: str
 
 
+_Look: TypeAlias = "tuple[Row, Future[_Seen | None]]"
+
+
 @dataclass(frozen=True)
 class Scope:
     """What `fsck` looks at, and does.
@@ -119,29 +125,38 @@ def fsck(scope: Scope) -> Iterator[Finding]:
 
 
 def _storage(storage: Storage, scope: Scope, spares: Spares | None) -> Iterator[Finding]:
-    with ThreadPoolExecutor(_READERS) as pool:
-        for folder in survey.folders(storage):
-            yield from _originals(folder, scope, spares, pool)
-            yield from _orphans(folder, time.time() - scope.orphans)
-            if not scope.repair:
-                yield from _renditions(folder, repair=False)
+    for folder, looks in _looked(storage, deep=scope.deep):
+        for row, look in looks:
+            first = look.result()
+            scope.checked(row.bytes)
+            if first and (found := _original(storage, row, scope)):
+                repaired = spares is not None and repairing.restore(row.id, spares)
+                yield replace(found, repaired=repaired)
+        yield from _orphans(folder, time.time() - scope.orphans)
+        if not scope.repair:
+            yield from _renditions(folder, repair=False)
     if scope.repair and not storage.renders:  # what they are rendered from is back by now
         for folder in survey.folders(storage):
             yield from _renditions(folder, repair=True)
 
 
-def _originals(
-    folder: Folder, scope: Scope, spares: Spares | None, pool: Executor
-) -> Iterator[Finding]:
-    def look(row: Row) -> _Seen | None:
-        return _held(folder.storage, row, lambda: folder.listed.get(row.key), deep=scope.deep)
+def _looked(storage: Storage, *, deep: bool) -> Iterator[tuple[Folder, list[_Look]]]:
+    """The folders of a storage with a look at each original: begun, and of the next ones too."""
+    waiting: deque[tuple[Folder, list[_Look]]] = deque()
+    pool = ThreadPoolExecutor(_READERS)
+    try:
+        for folder in survey.folders(storage):
+            rows = folder.objects.values()
+            waiting.append((folder, [(row, pool.submit(_look, folder, row, deep)) for row in rows]))
+            while sum(len(looks) for _, looks in waiting) > _AHEAD:
+                yield waiting.popleft()
+        yield from waiting
+    finally:
+        pool.shutdown(cancel_futures=True)
 
-    rows = list(folder.objects.values())
-    for row, first in zip(rows, pool.map(look, rows), strict=True):
-        scope.checked(row.bytes)
-        if first and (found := _original(folder.storage, row, scope)):
-            repaired = spares is not None and repairing.restore(row.id, spares)
-            yield replace(found, repaired=repaired)
+
+def _look(folder: Folder, row: Row, deep: bool) -> _Seen | None:  # noqa: FBT001 - submitted
+    return _held(folder.storage, row, lambda: folder.listed.get(row.key), deep=deep)
 
 
 def _held(

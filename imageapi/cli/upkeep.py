@@ -43,7 +43,7 @@ _older_than = click.option(
 @click.option(
     "--repair",
     is_flag=True,
-    help="Render missing renditions, and take lost originals from the copy that a move left, if any.",
+    help="Render missing renditions, and take lost originals from a second copy, if there is one.",
 )
 @_older_than
 @json_option

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
+import sqlite3
 import time
 import uuid
 
 import sqlalchemy as sa
 
 from imageapi.catalog import library
-from imageapi.extensions import read, transaction
+from imageapi.extensions import db, read, transaction
 from imageapi.models import Quarantined, StoredObject
 
 DAY = 86_400
@@ -60,6 +63,26 @@ def put_stray(root, content=b"bytes without a row", age=2 * DAY):
     then = time.time() - age
     os.utime(file, (then, then))
     return key
+
+
+def copy_rows(settings):
+    """A copy of the database as it is now, beside it."""
+    with (
+        contextlib.closing(sqlite3.connect(settings.instance / "imageapi.sqlite3")) as source,
+        contextlib.closing(sqlite3.connect(settings.instance / "copy")) as copy,
+    ):
+        source.backup(copy)
+
+
+def restore_rows(app, settings):
+    """The database as it was copied."""
+    database = settings.instance / "imageapi.sqlite3"
+    with app.app_context():
+        app.extensions["reader"].close()
+        db.engine.dispose()
+    for left in settings.instance.glob("imageapi.sqlite3-*"):
+        left.unlink()
+    shutil.copy(settings.instance / "copy", database)
 
 
 def flip(file, place=-1):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import os
-import shutil
-import sqlite3
 import time
 from dataclasses import replace
 
@@ -13,10 +12,21 @@ import requests
 import sqlalchemy as sa
 
 from imageapi.catalog import collecting, images, library, now_ms, renditions
-from imageapi.extensions import db, read, transaction
+from imageapi.extensions import read, transaction
 from imageapi.models import Album, IdempotencyKey, Quarantined, ReservedID, Share, StoredObject
 from tests.conftest import jpeg
-from tests.upkeep.helpers import DAY, aged, listed, noted_long_ago, objects, path, stray
+from tests.upkeep.helpers import (
+    DAY,
+    aged,
+    copy_rows,
+    listed,
+    noted_long_ago,
+    objects,
+    originals,
+    path,
+    restore_rows,
+    stray,
+)
 
 
 @pytest.fixture
@@ -92,6 +102,26 @@ def test_a_row_that_comes_between_the_look_and_the_removal(
         assert key in listed()
 
 
+def test_two_runs_that_note_the_same_at_once(app, settings, collect, eight, monkeypatch):
+    keys = [stray(settings), stray(settings)]
+    aged(settings)
+    noted, clock = [], collecting.now_ms
+
+    def another_run():
+        if not noted:
+            noted.append(True)
+            with transaction() as session:
+                values = [{"storage": "local", "key": key, "since_ms": 1} for key in keys]
+                session.execute(sa.insert(Quarantined), values)
+        return clock()
+
+    monkeypatch.setattr(collecting, "now_ms", another_run)
+    with app.app_context():
+        collect()
+        assert {row.key for row in read(sa.select(Quarantined.key))} <= set(keys)
+        assert noted
+
+
 def test_a_rendition_kept_anew_meanwhile_stays(app, settings, collect, anna, eight):
     block = eight[0]
     anna.put(f"/images/{block['public_id']}", json={"rotation": 90})
@@ -157,25 +187,22 @@ def test_a_dry_run_changes_nothing(app, settings, collect, eight):
 
 
 def test_after_rows_were_restored_from_an_older_copy_nothing_is_destroyed(
-    app, settings, collect, anna, eight
+    app, settings, collect, flask, anna, eight
 ):
     """What came after the copy has no row, what was deleted after it has no bytes."""
-    database = settings.instance / "imageapi.sqlite3"
-    with sqlite3.connect(database) as source, sqlite3.connect(settings.instance / "copy") as copy:
-        source.backup(copy)
-    source.close()
-    copy.close()
+    copy_rows(settings)
     anna.delete(f"/images/{eight[0]['public_id']}")
     anna.put(f"/images/{eight[1]['public_id']}", json={"rotation": 90})
-    for number in range(100, 106):
-        anna.upload(data=jpeg(8, 8, seed=number))
+    later = [anna.upload(data=jpeg(8, 8, seed=number)) for number in range(100, 106)]
     with app.app_context():
-        before = set(listed())
+        before = set(originals())
         app.extensions["reader"].close()
-        db.engine.dispose()
-    for left in settings.instance.glob("imageapi.sqlite3-*"):
-        left.unlink()
-    shutil.copy(settings.instance / "copy", database)
+    (settings.instance / "copy").rename(settings.instance / "older")
+    copy_rows(settings)
+    (settings.instance / "copy").rename(settings.instance / "newer")
+
+    (settings.instance / "older").rename(settings.instance / "copy")
+    restore_rows(app, settings)
     aged(settings, 9 * DAY)
     with app.app_context():
         for _day in range(3):
@@ -183,11 +210,22 @@ def test_after_rows_were_restored_from_an_older_copy_nothing_is_destroyed(
             assert done.exit_code == 1
             assert "Were rows restored from an older copy?" in done.stderr
             noted_long_ago()
-            lost = {key for key in before - set(listed()) if "." not in key}
-            assert lost == set()
-        # A second revision's renditions were orphans of the older rows; they can be made again.
-        for block in eight[1:]:
-            assert anna.get(f"/images/{block['public_id']}/original").status_code == 200
+            assert set(originals()) == before
+    # Only the picture whose bytes were deleted since is lost to the older rows.
+    done = flask("fsck", "--repair", "--json")
+    harmful = [e for e in json.loads(done.stdout) if e["fault"] == "missing"]
+    assert [entry["images"] for entry in harmful] == [[eight[0]["public_id"]]]
+    for block in eight[1:]:
+        path = f"/images/{block['public_id']}"
+        assert anna.get(f"{path}/original").status_code == 200
+        assert "/assets/blank.jpg" not in anna.get(path).json["thumbnails"].values()
+
+    (settings.instance / "newer").rename(settings.instance / "copy")
+    restore_rows(app, settings)
+    flask("fsck", "--repair")
+    assert flask("fsck", "--json", "--older-than", "99d").stdout == "[]\n"
+    for block in [*eight[1:], *later]:
+        assert anna.get(f"/images/{block['public_id']}/original").status_code == 200
 
 
 def test_staged_files_and_uploads_never_handed_in(app, settings, collect, anna, s3, album, token):

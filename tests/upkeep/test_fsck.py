@@ -8,21 +8,34 @@ import os
 import random
 import shutil
 import sys
+import time
 import uuid
 
 import pytest
 import sqlalchemy as sa
 
-from imageapi.catalog import edits, images, library, moving, renditions, survey, upkeep
-from imageapi.catalog.upkeep import Fault, Scope
+from imageapi.catalog import edits, images, library, moving, renditions, survey, upkeep, work
+from imageapi.catalog.upkeep import Scope
 from imageapi.errors import StorageUnavailable
 from imageapi.extensions import read, transaction
-from imageapi.models import Image, StoredObject
+from imageapi.models import Image, Quarantined, StoredObject, Work
 from imageapi.storage.backend import original_key
 from tests.conftest import jpeg
-from tests.upkeep.helpers import aged, flip, listed, objects, originals, path, stray
+from tests.upkeep.helpers import (
+    aged,
+    copy_rows,
+    flip,
+    listed,
+    objects,
+    originals,
+    path,
+    restore_rows,
+    stray,
+)
 
-OBJECTS, DAMAGES = (10_000, 1_000) if os.environ.get("FAULTS") == "full" else (500, 100)
+OBJECTS, DAMAGES = (10_000, 1_000) if os.environ.get("FAULTS") == "full" else (1_000, 100)
+SHARE = DAMAGES // 8 + 1
+"""Damages of one kind, of eight."""
 
 
 def found(done):
@@ -208,6 +221,53 @@ def test_a_lost_original_comes_back_from_the_copy_that_a_move_left(app, settings
     assert found(flask("fsck", "--json")).keys() == {("missing", second)}
 
 
+def test_rows_from_before_a_move_find_their_bytes(app, settings, flask, anna, s3):
+    """The album moved since the rows were copied, and nothing is left where it was."""
+    blocks = [anna.upload(data=jpeg(seed=number)) for number in range(3)]
+    copy_rows(settings)
+    assert flask("storages", "migrate", "--album", "holidays", "--to", "s3").exit_code == 0
+    with app.app_context():
+        with transaction() as session:
+            session.execute(sa.update(Work).values(due_ms=0))
+        work.run_due()
+        assert listed("local") == []
+    restore_rows(app, settings)
+
+    done = flask("fsck", "--json")
+    assert (
+        done.exit_code,
+        [entry["fault"] for entry in json.loads(done.stdout)].count("missing"),
+    ) == (1, 3)
+    done = flask("fsck", "--json", "--repair")
+    assert (done.exit_code, {entry["repaired"] for entry in json.loads(done.stdout)}) == (0, {True})
+    assert flask("fsck", "--json").stdout == "[]\n"
+    for number, block in enumerate(blocks):
+        path = f"/images/{block['public_id']}"
+        assert anna.get(f"{path}/original").data == jpeg(seed=number)
+        assert (
+            anna.client.get(anna.get(path).json["thumbnails"]["mini"]).content_type == "image/jpeg"
+        )
+
+
+def test_where_a_storage_is_cut_off_the_rest_is_read(app, flask, anna, monkeypatch):
+    anna.upload(data=jpeg(seed=1))
+    with app.app_context():
+        backend = library().storages["local"]._backend
+    opened, starts = backend.open, []
+
+    def cut_off(key, start=0, length=None):
+        starts.append(start)
+        for place, byte in enumerate(b"".join(opened(key, start, length))):
+            if place == 100:
+                raise StorageUnavailable
+            yield bytes([byte])
+
+    monkeypatch.setattr(backend, "open", cut_off)
+    done = flask("fsck", "--json")
+    assert (done.exit_code, done.stdout) == (0, "[]\n")
+    assert starts == list(range(0, len(jpeg(seed=1)), 100))
+
+
 # many ---------------------------------------------------------------------------------------
 
 
@@ -242,33 +302,80 @@ def many(app, settings, anna):
             session.execute(sa.insert(Image), pictures)
 
 
-def test_every_damage_is_found_and_no_other(app, settings, many):
+class Damage:
+    """Damages of all kinds, about as many of each; what `fsck` should say of them."""
+
+    def __init__(self, settings, choice, app):
+        self.settings, self.choice = settings, choice
+        self.expected: set[tuple[str, str]] = set()
+        rows = read(sa.select(StoredObject.key, Image.id).join(Image))
+        self.chosen = iter(choice.sample(rows, DAMAGES))
+        self.share = SHARE
+        with app.app_context():
+            for damage in (self.missing, self.flipped, self.shortened, self.unrendered):
+                for _ in range(self.share):
+                    damage(next(self.chosen))
+            for _ in range(self.share):
+                self.swapped(next(self.chosen), next(self.chosen))
+            for _ in range(self.share // 2):
+                self.orphan(settings)
+
+    def missing(self, row):
+        path(self.settings, row.key).unlink()
+        self.expected.add(("missing", row.key))
+
+    def flipped(self, row):
+        file = path(self.settings, row.key)
+        flip(file, self.choice.randrange(file.stat().st_size))
+        self.expected.add(("wrong", row.key))
+
+    def shortened(self, row):
+        file = path(self.settings, row.key)
+        os.truncate(file, self.choice.randrange(file.stat().st_size))
+        self.expected.add(("wrong", row.key))
+
+    def swapped(self, one, other):
+        aside = self.settings.instance / "aside"
+        shutil.move(path(self.settings, one.key), aside)
+        shutil.move(path(self.settings, other.key), path(self.settings, one.key))
+        shutil.move(aside, path(self.settings, other.key))
+        self.expected |= {("wrong", one.key), ("wrong", other.key)}
+
+    def unrendered(self, row):
+        name = self.choice.choice(["full", "large", "mini"])
+        path(self.settings, f"{row.id[:2]}/{row.id}.0.{name}.jpg").unlink()
+        self.expected.add(("renditions", row.key))
+
+    def orphan(self, settings):
+        key = stray(settings)
+        rendition = f"{key}.0.mini.jpg"
+        path(settings, rendition).write_bytes(b"x")
+        self.expected |= {("orphan", key), ("orphan", rendition)}
+
+
+def test_every_damage_is_found_and_no_other(app, settings, flask, many):
     seed = random.SystemRandom().randrange(1 << 32)
     sys.stdout.write(f"seed {seed}\n")  # shown when it fails
     choice = random.Random(seed)  # noqa: S311
+    assert flask("fsck", "--json").stdout == "[]\n"
     with app.app_context():
-        assert list(upkeep.fsck(Scope())) == []
-        keys = [row.key for row in objects()]
-        chosen = choice.sample(keys, DAMAGES)
-        flipped, shortened, deleted = (chosen[start::5] for start in (0, 1, 2))
-        swapped = [*chosen[3::5], *chosen[4::5]]
-        for key in flipped:
-            flip(path(settings, key), choice.randrange(path(settings, key).stat().st_size))
-        for key in shortened:
-            file = path(settings, key)
-            os.truncate(file, choice.randrange(file.stat().st_size))
-        for key in deleted:
-            path(settings, key).unlink()
-        aside = settings.instance / "aside"
-        for one, other in zip(swapped[::2], swapped[1::2], strict=True):
-            shutil.move(path(settings, one), aside)
-            shutil.move(path(settings, other), path(settings, one))
-            shutil.move(aside, path(settings, other))
-        findings = list(upkeep.fsck(Scope()))
-    assert {f.key for f in findings if f.fault is Fault.MISSING} == set(deleted)
-    assert {f.key for f in findings if f.fault is Fault.WRONG} == {*flipped, *shortened, *swapped}
-    assert len(findings) == DAMAGES
-    assert all(finding.harmful and finding.images for finding in findings)
+        noted = {stray(settings) for _ in range(SHARE)}
+        aged(settings)
+        flask("collect")
+        assert {row.key for row in read(sa.select(Quarantined.key))} == noted
+        damage = Damage(settings, choice, app)
+        aged(settings)
+    expected = damage.expected | {("orphan", key) for key in noted}
+    assert len(expected) >= DAMAGES
+
+    started = time.monotonic()
+    done = flask("fsck", "--json")
+    sys.stdout.write(f"{len(expected)} of {OBJECTS} in {time.monotonic() - started:.1f} s\n")
+    entries = json.loads(done.stdout)
+    assert done.exit_code == 1
+    assert len(entries) == len(expected)
+    assert {(entry["fault"], entry["key"]) for entry in entries} == expected
+    assert all(entry["images"] for entry in entries if entry["fault"] != "orphan")
 
 
 def test_what_is_held_at_once_is_a_part(app, many):

@@ -266,6 +266,23 @@ def test_what_was_never_rendered_is_rendered_on_its_way(app, flask, anna):
     assert anna.get(f"/images/{block['public_id']}").json["thumbnails"]["mini"].startswith("http")
 
 
+def test_a_move_ends_when_the_album_goes_elsewhere(app, flask, anna, monkeypatch):
+    for number in range(3):
+        anna.upload(data=jpeg(seed=number))
+    monkeypatch.setattr(moving, "_OBJECTS", moving._OBJECTS.limit(1))
+    with app.app_context():
+        album = albums.find("holidays")
+        moving.begin(album, "s3")
+        move = moving.move(album, "s3", 0)
+        next(move)
+        moving.begin(album, "local")
+        assert list(move) == []
+        assert [row.storage for row in objects()] == ["s3", "local", "local"]
+    assert migrate(flask, "local").exit_code == 0
+    with app.app_context():
+        assert [row.storage for row in objects()] == ["local"] * 3
+
+
 def test_outcomes(app, flask, anna):
     anna.upload()
     with app.app_context():
