@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import io
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from imageapi import create_app, models
 from imageapi.auth import tokens
 from imageapi.extensions import db, transaction
 from imageapi.settings import Settings
+from tests.servers.postgres import Postgres, by_psycopg, postgres
 
 pytest.register_assert_rewrite("imageapi.storage.conformance")
 
@@ -41,36 +45,103 @@ def shared() -> Path:
     return SHARED
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--database",
+        choices=("sqlite", "postgresql"),
+        default="sqlite",
+        help="where the rows of the tests are; with postgresql only tests that have rows run",
+    )
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"database: {config.getoption('database')}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("database") == "sqlite":
+        return
+    chosen = [item for item in items if "new_database" in getattr(item, "fixturenames", ())]
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
+    items[:] = chosen
+
+
+NewDatabase = Callable[[Path], AbstractContextManager[str]]
+
+
 @pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated SQLite database, to be copied."""
-    instance = tmp_path_factory.mktemp("migrated")
-    app = create_app(Settings(secret_keys=(SECRET,), instance=instance))
+def new_database(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[NewDatabase]:
+    """`with new_database(instance) as url`: a migrated database of its own, of the kind asked for.
+
+    The URL is "" for SQLite: the database is where the application looks for it in `instance`.
+    """
+    if request.config.getoption("database") == "sqlite":
+        yield _sqlite(tmp_path_factory.mktemp("migrated"))
+    else:
+        with postgres() as server:
+            yield functools.partial(_postgresql, server)
+
+
+def _sqlite(folder: Path) -> NewDatabase:
+    migrate("", folder)
+
+    @contextlib.contextmanager
+    def make(instance: Path) -> Iterator[str]:
+        instance.mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / "imageapi.sqlite3", instance)
+        yield ""
+
+    return make
+
+
+@contextlib.contextmanager
+def _postgresql(server: Postgres, _instance: Path) -> Iterator[str]:
+    with server.database(_migrate_postgresql) as url:
+        yield by_psycopg(url)
+
+
+def _migrate_postgresql(url: str) -> None:
+    migrate(by_psycopg(url))
+
+
+def migrate(url: str, instance: Path | None = None) -> None:
+    """Bring an empty database up to the models."""
+    app = create_app(_settings(instance or Path("/nowhere"), url))
     with app.app_context():
         flask_migrate.upgrade()
-        db.engine.dispose()
-    return instance / "imageapi.sqlite3"
+    close(app)
 
 
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    """Settings of one test; override with `dataclasses.replace` or a `configure` mark."""
-    return Settings(secret_keys=(SECRET,), instance=tmp_path / "instance")
+def _settings(instance: Path, url: str) -> Settings:
+    return Settings(secret_keys=(SECRET,), instance=instance, database_url=url)
 
 
-@pytest.fixture
-def app(request: pytest.FixtureRequest, settings: Settings, migrated: Path) -> Iterator[Flask]:
-    """An application on its own database; `@pytest.mark.configure(name=value)` changes settings."""
-    for mark in request.node.iter_markers("configure"):
-        settings = dataclasses.replace(settings, **mark.kwargs)
-    settings.instance.mkdir(parents=True, exist_ok=True)
-    shutil.copy(migrated, settings.instance / "imageapi.sqlite3")
-    app = create_app(settings)
-    yield app
+def close(app: Flask) -> None:
+    """End what an application has going: its background thread, the connections of this one."""
     app.extensions["background"].stop()
     app.extensions["reader"].close()
     with app.app_context():
         db.engine.dispose()
+
+
+@pytest.fixture
+def settings(tmp_path: Path, new_database: NewDatabase) -> Iterator[Settings]:
+    """Settings of one test; override with `dataclasses.replace` or a `configure` mark."""
+    instance = tmp_path / "instance"
+    with new_database(instance) as url:
+        yield _settings(instance, url)
+
+
+@pytest.fixture
+def app(request: pytest.FixtureRequest, settings: Settings) -> Iterator[Flask]:
+    """An application on its own database; `@pytest.mark.configure(name=value)` changes settings."""
+    for mark in request.node.iter_markers("configure"):
+        settings = dataclasses.replace(settings, **mark.kwargs)
+    app = create_app(settings)
+    yield app
+    close(app)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from imageapi import create_app, models
 from imageapi.extensions import db, migrate, read, transaction
 from imageapi.settings import Settings
 from tests.conftest import SECRET
-from tests.servers.postgres import postgres
+from tests.servers.postgres import by_psycopg, postgres
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +48,7 @@ def sqlite(tmp_path):
 
 @pytest.fixture
 def postgresql(server, tmp_path):
-    with (
-        server.database() as url,
-        application(tmp_path, url.replace("postgresql:", "postgresql+psycopg:")) as app,
-    ):
+    with server.database() as url, application(tmp_path, by_psycopg(url)) as app:
         yield app
 
 

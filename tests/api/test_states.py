@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import itertools
 import os
 import shutil
@@ -16,10 +17,9 @@ from hypothesis import strategies as st
 
 from imageapi import create_app
 from imageapi.auth.policy import Ability
-from imageapi.extensions import db
 from imageapi.settings import Settings
 from tests.api.conftest import Api
-from tests.conftest import SECRET, bearing, jpeg, part, sign
+from tests.conftest import SECRET, NewDatabase, bearing, close, jpeg, part, sign
 
 USERS = ["anna", "bert"]
 NAMES = ["sea", "land", "sky"]
@@ -31,7 +31,7 @@ GRANTS = sorted(set(Ability) - {Ability.IMAGE_SHARE})
 class Machine(stateful.RuleBasedStateMachine):
     """Two users of one application, and what it should know by now."""
 
-    migrated: Path
+    new_database: NewDatabase
     albums = stateful.Bundle("albums")
     images = stateful.Bundle("images")
     tags = stateful.Bundle("tags")
@@ -40,8 +40,10 @@ class Machine(stateful.RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
-        shutil.copy(self.migrated, self.folder / "imageapi.sqlite3")
-        self.app = create_app(Settings(secret_keys=(SECRET,), instance=self.folder))
+        self.stack = contextlib.ExitStack()
+        url = self.stack.enter_context(self.new_database(self.folder))
+        settings = Settings(secret_keys=(SECRET,), instance=self.folder, database_url=url)
+        self.app = create_app(settings)
         client = self.app.test_client()
         self.api = {user: Api(client, bearing(sign({"user_id": user}))) for user in USERS}
         self.client = client
@@ -54,10 +56,8 @@ class Machine(stateful.RuleBasedStateMachine):
         self.reserved = {}
 
     def teardown(self):
-        self.app.extensions["background"].stop()
-        self.app.extensions["reader"].close()
-        with self.app.app_context():
-            db.engine.dispose()
+        close(self.app)
+        self.stack.close()
         shutil.rmtree(self.folder)
 
     def expect(self, response, *statuses):
@@ -293,8 +293,8 @@ class Machine(stateful.RuleBasedStateMachine):
 
 
 @pytest.fixture
-def machine(migrated):
-    Machine.migrated = migrated
+def machine(new_database):
+    Machine.new_database = staticmethod(new_database)
 
 
 @pytest.mark.usefixtures("machine")

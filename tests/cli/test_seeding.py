@@ -7,7 +7,6 @@ import os
 import pty
 import re
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -21,10 +20,9 @@ from imageapi.catalog import images
 from imageapi.errors import StorageFull
 from imageapi.extensions import read
 from imageapi.models import Album, Image
-from imageapi.settings import Settings
 from imageapi.storage.local import LocalBackend
 from tests.cli.conftest import assert_told
-from tests.conftest import REPOSITORY, SECRET, bearing, jpeg
+from tests.conftest import REPOSITORY, SECRET, bearing, close, jpeg
 
 SUMMARY = re.compile(r"added (\d+), skipped (\d+), refused (\d+); (\d+) bytes in \d+\.\d s\n")
 
@@ -191,14 +189,13 @@ def test_a_storage_that_fails_ends_it_with_what_was_done(flask, folder, monkeypa
 
 
 @pytest.fixture
-def environment(settings, migrated):
+def environment(settings):
     """The environment of a `flask` of its own, with a migrated database."""
-    settings.instance.mkdir()
-    (settings.instance / "imageapi.sqlite3").write_bytes(migrated.read_bytes())
     return {
         "PATH": os.defpath,
         "IMAGEAPI_SECRET_KEYS": SECRET,
         "IMAGEAPI_INSTANCE": str(settings.instance),
+        "IMAGEAPI_DATABASE_URL": settings.database_url,
     }
 
 
@@ -214,28 +211,30 @@ def start(environment, *arguments, **options):
     )
 
 
-def images_in(environment):
-    path = Path(environment["IMAGEAPI_INSTANCE"]) / "imageapi.sqlite3"
-    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
-        return connection.execute("SELECT count(*) FROM image").fetchone()[0]
+def images_in(settings):
+    engine = sa.create_engine(settings.database, poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        return connection.execute(sa.text("SELECT count(*) FROM image")).scalar_one()
 
 
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"]
 )
-def test_a_stopped_seeding_leaves_whole_pictures_and_goes_on(environment, folder, number, code):
+def test_a_stopped_seeding_leaves_whole_pictures_and_goes_on(
+    environment, settings, folder, number, code
+):
     count = 24
     path = folder({f"{n}.jpg": jpeg(1200, 900, seed=n) for n in range(count)})
     command = ("albums", "seed", path, "--album", "holidays", "--owner", "anna")
     with start(environment, *command, stderr=subprocess.PIPE) as seeding:
-        while not images_in(environment):
+        while not images_in(settings):
             time.sleep(0.01)
         os.killpg(seeding.pid, number)
         out, err = seeding.communicate(timeout=60)
     assert (seeding.returncode, err) == (code, "")
     added = int(SUMMARY.fullmatch(out)[1])
     assert 0 < added < count
-    assert images_in(environment) == added
+    assert images_in(settings) == added
     storage = Path(environment["IMAGEAPI_INSTANCE"]) / "storage" / "local"
     assert list((storage / "staging").iterdir()) == []
     files = [file.name for file in storage.glob("[0-9a-f][0-9a-f]/*")]
@@ -264,7 +263,7 @@ def test_a_terminal_shows_a_bar_with_a_rate_and_an_end_in_sight(environment, fol
     assert SUMMARY.fullmatch(out)
 
 
-def test_a_picture_from_the_command_line_is_served(environment, folder):
+def test_a_picture_from_the_command_line_is_served(environment, settings, folder):
     path = folder({"a.jpg": jpeg()})
 
     def run(*arguments):
@@ -277,8 +276,7 @@ def test_a_picture_from_the_command_line_is_served(environment, folder):
     run("albums", "seed", path, "--album", "holidays", "--owner", "anna")
     text = run("token", "create", "--user", "anna")
     assert text.count("\n") == 1
-    settings = Settings(secret_keys=(SECRET,), instance=Path(environment["IMAGEAPI_INSTANCE"]))
     app = create_app(settings)
     answer = app.test_client().get("/api/v1/albums/holidays/images", headers=bearing(text.strip()))
     assert (answer.status_code, len(answer.json)) == (200, 1)
-    app.extensions["reader"].close()
+    close(app)

@@ -31,7 +31,7 @@ class Postgres(Server):
     templates: dict[Callable[[str], object], str] = field(default_factory=dict, repr=False)
 
     def url(self, name: str = "postgres") -> str:
-        """The URL of a database, as libpq takes it; SQLAlchemy wants `postgresql+psycopg`."""
+        """The URL of a database, as libpq takes it; for SQLAlchemy see `by_psycopg`."""
         return _url(self.port, name)
 
     @contextmanager
@@ -123,6 +123,11 @@ def postgres(*, durable: bool = False, **settings: Any) -> Iterator[Postgres]:
                 yield Postgres(process=process, port=port, directory=directory)
         finally:
             _free_shared_memory(data / "postmaster.pid")
+
+
+def by_psycopg(url: str) -> str:
+    """A URL of libpq's, as SQLAlchemy takes it."""
+    return url.replace("postgresql:", "postgresql+psycopg:")
 
 
 def _url(port: int, name: str = "postgres") -> str:
