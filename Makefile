@@ -32,8 +32,9 @@ format: $(VENV)/dev.stamp  ## Let ruff put the code in order.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: lint  ## Lint, then every test.
+test: lint  ## Lint, every test, and those that have rows again on PostgreSQL.
 	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --database postgresql
 
 faults: $(VENV)/dev.stamp  ## Faults, fuzzing and races with their full figures (hours, not minutes).
 	FAULTS=full $(BIN)/pytest tests/faults tests/auth tests/api tests/openapi tests/corpus tests/imaging tests/upkeep

@@ -26,6 +26,7 @@ from imageapi.blueprints import (
     traffic,
 )
 from imageapi.catalog import background, readiness
+from imageapi.connections import Limits
 from imageapi.settings import Settings, SettingsError, load, unknown, variable
 
 API = "/api/v1"
@@ -64,7 +65,17 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
     app.url_map.merge_slashes = False
 
     traces.init_app(app)  # before all others, so that what they refuse is a span too
-    extensions.init_app(app, settings.database)
+    extensions.init_app(
+        app,
+        settings.database,
+        Limits(
+            settings.database_connect_timeout,
+            settings.database_statement_timeout,
+            settings.database_lock_timeout,
+        ),
+        settings.database_pool_size,
+        settings.database_pool_timeout,
+    )
     catalog.init_app(app, settings)
     _warn_of_unknown_settings(app)
     background.init_app(app)

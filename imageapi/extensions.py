@@ -4,7 +4,7 @@ Reads run in autocommit on a connection of their own (`read`): no ORM, no transa
 client could hold open. Writes run in `transaction`; on SQLite it begins IMMEDIATE, so that a writer
 waits for its turn before it looks instead of failing after.
 
-Source: design §7; https://www.sqlite.org/lang_transaction.html, https://www.sqlite.org/wal.html.
+Source: design §7.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import orm
 
+from imageapi import connections
+from imageapi.connections import Limits, Pause
+
 Row: TypeAlias = Any
 """A plain row: a named tuple, its columns are its attributes."""
-
-BUSY_TIMEOUT_MS = 5000
-"""How long a writer waits for another one on SQLite."""
 
 
 class Base(orm.DeclarativeBase):
@@ -67,16 +67,11 @@ class Reader:
     Checking a connection out of the pool costs three times what a read by primary key does.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, limits: Limits, pause: Pause) -> None:
         self._engine = sa.create_engine(
-            url,
-            poolclass=sa.NullPool,
-            isolation_level="AUTOCOMMIT",
-            connect_args=_connect_args(url),
-            hide_parameters=True,
+            url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT", **connections.arguments(url)
         )
-        if self._engine.dialect.name == "sqlite":
-            sa.event.listen(self._engine, "connect", _prepare_sqlite)
+        connections.prepare(self._engine, limits, pause, writes=False)
         self._local = threading.local()
 
     def __call__(self, statement: sa.Executable, /, **parameters: Any) -> Sequence[Row]:
@@ -108,41 +103,31 @@ class Reader:
         return connection
 
 
-def init_app(app: Flask, url: str) -> None:
-    """Bind the database at `url` and the migrations to `app`; connects to nothing yet."""
+def init_app(app: Flask, url: str, limits: Limits, pool_size: int, pool_timeout: float) -> None:
+    """Bind the database at `url` and the migrations to `app`; connects to nothing yet.
+
+    Args:
+        limits: how long a connection waits, and for what.
+        pool_size: the most transactions that write at once.
+        pool_timeout: seconds that one more waits for its turn.
+    """
+    sqlite = url.startswith("sqlite")
     app.config["SQLALCHEMY_DATABASE_URI"] = url
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {
-        "connect_args": _connect_args(url),
-        "hide_parameters": True,
+        **connections.arguments(url),
+        # SQLite lets one write at a time anyway, and has a limit of its own for the others.
+        "pool_size": 0 if sqlite else pool_size,
+        "max_overflow": 0,
+        "pool_timeout": pool_timeout,
+        # After a restart of the server, no write meets the connection of before.
+        "pool_pre_ping": not sqlite,
     }
     db.init_app(app)
     migrate.init_app(app)
-    app.extensions["reader"] = Reader(url)
+    pause = app.extensions["database_pause"] = Pause()
+    app.extensions["reader"] = Reader(url, limits, pause)
     with app.app_context():
-        if db.engine.dialect.name == "sqlite":
-            sa.event.listen(db.engine, "connect", _prepare_sqlite)
-            sa.event.listen(db.engine, "begin", _begin_sqlite)
-
-
-def _connect_args(url: str) -> dict[str, Any]:
-    # A connection may be closed by another thread than its own when that one has ended.
-    return {"check_same_thread": False} if url.startswith("sqlite") else {}
-
-
-def _prepare_sqlite(connection: Any, _record: object) -> None:
-    # pysqlite's own BEGIN is deferred and late; ours is told when to begin (see _begin_sqlite).
-    connection.isolation_level = None
-    for pragma in (
-        f"busy_timeout = {BUSY_TIMEOUT_MS}",
-        "journal_mode = WAL",
-        "synchronous = FULL",
-        "foreign_keys = ON",
-    ):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _begin_sqlite(connection: sa.Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+        connections.prepare(db.engine, limits, pause, writes=True)
 
 
 def reader() -> Reader:
@@ -159,6 +144,13 @@ def read(statement: sa.Executable, /, **parameters: Any) -> Sequence[Row]:
 
 @contextlib.contextmanager
 def transaction() -> Iterator[orm.Session]:
-    """A write transaction: committed durably at the end, rolled back on any exception."""
+    """A write transaction: committed durably at the end, rolled back on any exception.
+
+    Raises:
+        sqlalchemy.exc.TimeoutError: too many write at the moment, or the database did not answer a
+            moment ago.
+    """
+    pause: Pause = current_app.extensions["database_pause"]
+    pause.refuse()
     with orm.Session(db.engine, expire_on_commit=False) as session, session.begin():
         yield session

@@ -227,6 +227,37 @@ class Settings:
         check=_database_url,
         secret=True,
     )
+    database_connect_timeout: float = setting(
+        "PostgreSQL: seconds that connecting to one address of the server may take; at least 2.",
+        kind="float",
+        default=2.0,
+        validate=validate.Range(min=2),
+    )
+    database_statement_timeout: float = setting(
+        "PostgreSQL: seconds that one statement of a request may take. Commands have no limit.",
+        kind="float",
+        default=2.5,
+        validate=validate.Range(min=0.1),
+    )
+    database_lock_timeout: float = setting(
+        "Seconds that a write waits for those of others; on PostgreSQL no longer than its statement.",
+        kind="float",
+        default=5.0,
+        validate=validate.Range(min=0.1),
+    )
+    database_pool_size: int = setting(
+        "PostgreSQL: how many transactions of one process may write at once. Each thread has one "
+        "connection more, to read.",
+        kind="int",
+        default=10,
+        validate=_POSITIVE,
+    )
+    database_pool_timeout: float = setting(
+        "PostgreSQL: seconds that one more of these transactions waits for its turn.",
+        kind="float",
+        default=2.0,
+        validate=validate.Range(min=0.1),
+    )
     storage: str = setting("The storage of new albums.", default="local")
     storages: Mapping[str, str] = setting(
         "The storages at hand, as `name=plugin`, comma-separated.",

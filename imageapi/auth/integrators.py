@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy import orm
 
+from imageapi.auth import revocation
 from imageapi.auth.revocation import changed
 from imageapi.auth.tokens import MAX_ID
 from imageapi.errors import Conflict, FieldFault, InvalidFields, NotFound
@@ -41,6 +42,7 @@ def add(session: orm.Session, name: str, now_ms: int) -> str:
         raise InvalidFields(
             errors=[FieldFault("name", f"must be 1 to {MAX_ID} characters that can be printed.")]
         )
+    revocation.alone(session)
     if _keys(session, name):
         raise Conflict(f"The integrator {name!r} is registered already.")
     return _new_key(session, name, now_ms)
@@ -52,6 +54,7 @@ def rotate(session: orm.Session, name: str, now_ms: int, grace_ms: int) -> str:
     Raises:
         NotFound: no such integrator.
     """
+    revocation.alone(session)
     for key in _demanded(session, name):
         key.ends_ms = min(key.ends_ms or now_ms + grace_ms, now_ms + grace_ms)
     return _new_key(session, name, now_ms)
@@ -63,6 +66,7 @@ def remove(session: orm.Session, name: str) -> None:
     Raises:
         NotFound: no such integrator.
     """
+    revocation.alone(session)
     for key in _demanded(session, name):
         session.delete(key)
     changed(session)

@@ -126,6 +126,7 @@ def revoke(session: orm.Session, kind: str, issuer: str, subject: str, at: int) 
 
     Returns: the moment in force: a later one of before stays, so nothing that is refused comes back.
     """
+    alone(session)
     before = session.get(Revocation, (kind, issuer, subject))
     last = at if before is None else max(at, before.at)
     session.merge(Revocation(kind=kind, issuer=issuer, subject=subject, at=last))
@@ -163,6 +164,11 @@ def lift_share(session: orm.Session, share: Row) -> None:
     if share.expires_at <= time.time():
         raise Conflict(f"The share {share.id} has expired; it can not be given back.")
     session.execute(sa.update(Share).where(Share.id == share.id).values(revoked_ms=None))
+
+
+def alone(session: orm.Session) -> None:
+    """Have others that change keys or revocations wait until this transaction has ended."""
+    session.execute(_GENERATION.with_for_update())
 
 
 def changed(session: orm.Session) -> None:

@@ -72,6 +72,8 @@ def _known(cause: Exception) -> errors.ImageAPIError:
         return cause
     if isinstance(cause, sa.exc.OperationalError | sa.exc.TimeoutError | sa.exc.InterfaceError):
         return errors.DatabaseUnavailable()
+    if isinstance(cause, sa.exc.DBAPIError) and cause.connection_invalidated:
+        return errors.DatabaseUnavailable()
     if isinstance(cause, HTTPException) and cause.code in _BY_STATUS:
         allow = dict(cause.get_headers()).get("Allow")
         return _BY_STATUS[cause.code](headers={"Allow": allow} if allow else None)

@@ -45,8 +45,11 @@ class Once:
         self._fingerprint = ""
         self._since = now_ms()
         self._kept: str | None = None
-        with transaction() as session:
-            self._take_up(session)
+        try:
+            with transaction() as session:
+                self._take_up(session)
+        except sa.exc.IntegrityError as error:  # another request took it up at the same moment
+            raise Conflict("A request with this Idempotency-Key is in flight.") from error
 
     def _take_up(self, session: orm.Session) -> None:
         too_old = IdempotencyKey.created_ms < self._since - KEPT_MS

@@ -44,7 +44,7 @@ class Views:
             return
         try:
             _write(counted, today())
-        except sa.exc.DBAPIError:
+        except sa.exc.SQLAlchemyError:
             with self._lock:
                 self._pending += counted
             raise

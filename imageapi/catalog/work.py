@@ -70,7 +70,7 @@ def run(number: int) -> bool:
     except (NotFound, UndecodablePicture) as error:
         # It will not get better: the thing is gone, or can not be decoded.
         log.info("work dropped", work=name, why=str(error), **payload)
-    except (ImageAPIError, sa.exc.DBAPIError) as error:
+    except (ImageAPIError, sa.exc.SQLAlchemyError) as error:
         log.warning("work failed", work=name, why=str(error))
         return False
     with transaction() as session:

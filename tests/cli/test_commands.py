@@ -4,6 +4,7 @@ import shlex
 
 import click
 import pytest
+import sqlalchemy as sa
 
 from imageapi import cli, create_app
 from imageapi.extensions import db
@@ -50,6 +51,9 @@ def test_the_help_has_an_example_that_the_command_accepts(flask, tmp_path, path,
 )
 def test_a_database_that_was_not_migrated_is_said_to_be(settings, arguments):
     app = create_app(settings)
+    with app.app_context(), db.engine.begin() as connection:
+        db.metadata.drop_all(connection)
+        connection.execute(sa.text("DROP TABLE alembic_version"))
     done = app.test_cli_runner().invoke(args=arguments)
     assert_told(done, 1, "The database is not migrated: run `flask db upgrade`.")
     with app.app_context():

@@ -1,0 +1,148 @@
+"""PostgreSQL restarts, crashes, hangs, is away: 503 while it is, nothing acknowledged is lost.
+
+Source: threats F8, F9.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import threading
+import time
+
+import pytest
+import requests
+
+from tests.conftest import bearing, jpeg, sign
+from tests.servers.gunicorn import gunicorn
+from tests.servers.postgres import by_psycopg, postgres
+
+ROUNDS = 20 if os.environ.get("FAULTS") == "full" else 1
+MOST = 3.5
+"""Seconds that an answer may take, whatever the database does."""
+HEALED = 1.0
+"""Seconds after which all is well again."""
+SLACK = 4.0
+"""For a busy machine."""
+
+UPLOADS = "/api/v1/albums/holidays/images"
+
+
+class Service:
+    """The application, its database, and what it acknowledged."""
+
+    def __init__(self, server, app):
+        self.server, self.app = server, app
+        self.headers = bearing(sign({"user_id": "anna"}, app.env["IMAGEAPI_SECRET_KEYS"]))
+        self.numbers = itertools.count()
+        self.kept, self.slowest, self.refused = [], 0.0, 0
+        self.lock = threading.Lock()
+
+    def ask(self, method, path, **options):
+        """One request; it answers in time, with what was asked for or with a 503."""
+        begun = time.monotonic()
+        response = requests.request(
+            method, self.app.url + path, headers=self.headers, timeout=30, **options
+        )
+        took = time.monotonic() - begun
+        with self.lock:
+            self.slowest = max(self.slowest, took)
+            if response.status_code == 503:
+                self.refused += 1
+                assert response.json()["code"] == "database_unavailable"
+                assert int(response.headers["Retry-After"]) > 0
+            else:
+                assert response.status_code in (200, 201), response.text
+        return response
+
+    def upload(self):
+        with self.lock:
+            number = next(self.numbers)
+        response = self.ask("POST", UPLOADS, files={"file": jpeg(40, 30, seed=number)})
+        if response.status_code == 201:
+            with self.lock:
+                self.kept.append(response.json()["public_id"])
+        return response
+
+    @contextlib.contextmanager
+    def load(self, threads=4):
+        """Uploads and lists all the time."""
+        over, faults = threading.Event(), []
+
+        def run():
+            try:
+                while not over.wait(0.02):
+                    self.upload()
+                    self.ask("GET", UPLOADS)
+            except Exception as error:  # noqa: BLE001 - told below
+                faults.append(repr(error))
+
+        running = [threading.Thread(target=run) for _ in range(threads)]
+        for thread in running:
+            thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            for thread in running:
+                thread.join()
+        assert faults == []
+
+    def healed(self):
+        """Seconds until both a read and a write are answered."""
+        begun = time.monotonic()
+        while self.ask("GET", UPLOADS).status_code != 200 or self.upload().status_code != 201:
+            assert time.monotonic() - begun < 30
+            time.sleep(0.05)
+        return time.monotonic() - begun
+
+    def check(self):
+        """All that was acknowledged is there; nobody waited too long; no worker was given up."""
+        for image in self.kept:
+            assert self.ask("GET", f"/api/v1/images/{image}").status_code == 200
+        assert self.refused
+        assert self.slowest <= MOST + SLACK
+        assert "WORKER TIMEOUT" not in self.app.log
+
+
+@pytest.fixture
+def service():
+    with postgres(durable=True) as server, server.database() as url:
+        env = {"IMAGEAPI_DATABASE_URL": by_psycopg(url)}
+        with gunicorn(env, "--workers", "2", "--threads", "4") as app:
+            app.flask("albums", "create", "holidays", "--owner", "anna")
+            yield Service(server, app)
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_a_restart_and_a_crash(service, end):
+    for _ in range(ROUNDS):
+        with service.load():
+            time.sleep(0.5)
+            getattr(service.server, end)()
+            time.sleep(0.5)
+            service.server.start()
+            assert service.healed() <= HEALED + SLACK
+    assert service.kept
+    service.check()
+
+
+def test_a_server_that_hangs(service):
+    for _ in range(ROUNDS):
+        with service.load(threads=8):
+            time.sleep(0.5)
+            service.server.pause()
+            time.sleep(6)
+            service.server.resume()
+            assert service.healed() <= HEALED + SLACK
+    service.check()
+
+
+def test_a_start_while_the_database_is_away(service):
+    service.server.stop()
+    service.app.restart()
+    assert service.ask("GET", UPLOADS).status_code == 503
+    service.server.start()
+    assert service.healed() <= HEALED + SLACK
+    service.check()
