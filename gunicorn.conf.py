@@ -4,14 +4,17 @@ Source: https://docs.gunicorn.org/en/stable/settings.html.
 """
 
 import gc
+import json
 import os
 import socket
 import struct
 import sys
 import threading
+import uuid
 from pathlib import Path
 from typing import Any
 
+from gunicorn import util
 from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.gthread import PollableMethodQueue, ThreadWorker
 
@@ -25,6 +28,9 @@ METRICS = Path(
 
 from prometheus_client.multiprocess import mark_process_dead  # noqa: E402
 
+from imageapi.blueprints.problems import PROBLEM_TYPE  # noqa: E402
+from imageapi.blueprints.responses import SAFETY  # noqa: E402
+from imageapi.errors import BadRequest, ImageAPIError  # noqa: E402
 from imageapi.settings import SettingsError, load  # noqa: E402
 
 SILENCE = 30
@@ -62,7 +68,8 @@ class Worker(ThreadWorker):
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """Be ready for nothing new from now on; then end in order."""
-        if readiness := getattr(self.wsgi, "extensions", {}).get("readiness"):
+        # There is no application yet while it is being loaded.
+        if readiness := getattr(getattr(self, "wsgi", None), "extensions", {}).get("readiness"):
             readiness.stopping = True
         super().handle_exit(sig, frame)
 
@@ -88,6 +95,37 @@ class Worker(ThreadWorker):
         if self.quitting:
             self._leave()
 
+
+def write_problem(connection: Any, status: int, _reason: str, _message: str) -> None:
+    """Refuse what is no HTTP as everything else is refused, not in HTML."""
+    error = BadRequest() if status < 500 or status == 501 else ImageAPIError()
+    request_id = str(uuid.uuid4())
+    body = json.dumps(
+        {
+            "type": "about:blank",
+            "title": error.title,
+            "status": error.status,
+            "detail": str(error),
+            "instance": f"urn:uuid:{request_id}",
+            "code": error.code,
+        },
+        separators=(",", ":"),
+    )
+    headers = [
+        *SAFETY,
+        ("Content-Type", PROBLEM_TYPE),
+        ("X-Request-Id", request_id),
+        ("Content-Length", str(len(body))),
+        ("Connection", "close"),
+    ]
+    head = [
+        f"HTTP/1.1 {error.status} {error.title}",
+        *(f"{name}: {value}" for name, value in headers),
+    ]
+    util.write_nonblock(connection, "\r\n".join([*head, "", body]).encode())
+
+
+util.write_error = write_problem
 
 bind = f"{os.environ.get('HOST', '127.0.0.1')}:{os.environ.get('PORT', '8000')}"
 workers = int(os.environ.get("WEB_CONCURRENCY", "2"))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPMessage
 from pathlib import Path
 
 from tests.faults.front import Front, front
@@ -22,7 +22,7 @@ def site(ports: Sequence[int], root: Path = Path("/nonexistent"), *, more: str =
     Args:
         ports: of the gunicorns.
         root: the local storage's folder.
-        more: further locations.
+        more: further lines of the server.
     """
     text = (DEPLOY / "nginx.conf").read_text()
     (host,) = (line for line in text.splitlines() if line.strip().startswith("server app:8000"))
@@ -44,7 +44,7 @@ class Answer:
     """What came back."""
 
     status: int
-    headers: http.client.HTTPMessage
+    headers: HTTPMessage
     body: bytes
 
     @property
@@ -61,7 +61,7 @@ class Site:
 
     def ask(self, path: str, method="GET", body=None, headers=None, *, port: int | None = None):
         """One request on a connection of its own, through nginx unless a port is given."""
-        connection = http.client.HTTPConnection(HOST, port or self.nginx.port, timeout=30)
+        connection = HTTPConnection(HOST, port or self.nginx.port, timeout=30)
         with contextlib.closing(connection):
             connection.request(method, path, body, headers or {})
             response = connection.getresponse()
@@ -69,8 +69,16 @@ class Site:
 
 
 @contextlib.contextmanager
-def served(*options: str, more: str = "", env: dict[str, str] | None = None) -> Iterator[Site]:
-    """The application behind nginx, set up as docs/deployment.md has it."""
+def served(
+    *options: str, more: str = "", http: str = "", env: dict[str, str] | None = None
+) -> Iterator[Site]:
+    """The application behind nginx, set up as docs/deployment.md has it.
+
+    Args:
+        options: of gunicorn.
+        more: further lines of the server, `http` of the http block.
+        env: further settings.
+    """
     env = {
         "IMAGEAPI_TRUSTED_PROXIES": "1",
         "IMAGEAPI_STORAGE_LOCAL_X_ACCEL_PREFIX": "/_bytes/",
@@ -79,6 +87,6 @@ def served(*options: str, more: str = "", env: dict[str, str] | None = None) -> 
     }
     with (
         front("--workers", "2", *options, env=env) as door,
-        nginx(site([door.app.port], door.root, more=more)) as server,
+        nginx(http + site([door.app.port], door.root, more=more)) as server,
     ):
         yield Site(server, door)
