@@ -50,6 +50,8 @@ class Load:
     """Image id to the SHA-256 that was uploaded."""
     statuses: Counter[tuple[str, int]] = field(default_factory=Counter)
     failures: list[Failure] = field(default_factory=list)
+    refusals: list[Failure] = field(default_factory=list)
+    """Answers that were expected, and yet are not what was asked for."""
     over: threading.Event = field(default_factory=threading.Event)
     uploading: int = 0
     """Slow uploads whose head is sent and whose answer has not come."""
@@ -71,7 +73,9 @@ class Load:
             body = self._ask(connection, name, "GET", path, headers=headers)
             if body and path.startswith(PATH):
                 for image in json.loads(body):
-                    paths += [f"/api/v1/images/{image['public_id']}", image["thumbnails"]["mini"]]
+                    mini = image["thumbnails"]["mini"]
+                    paths += [f"/api/v1/images/{image['public_id']}"]
+                    paths += [mini] if mini.startswith("/") else []  # others come from elsewhere
             time.sleep(0.01)
         connection.close()
 
@@ -143,6 +147,9 @@ class Load:
             self.statuses[kind, response.status] += 1
         if response.status not in self.expected:
             self._fail(kind, began, f"{response.status} {body[:300]!r}")
+        elif response.status >= 400:
+            with self._lock:
+                self.refusals.append(Failure(began, kind, body.decode()))
         return body if response.status in (200, 201) else b""
 
     def _acknowledge(self, body: bytes, sha256: str) -> None:

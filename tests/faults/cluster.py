@@ -1,0 +1,127 @@
+"""The whole service on loopback: two gunicorn hosts behind nginx, PostgreSQL, Redis, SeaweedFS.
+
+`python -m tests.faults.cluster` runs it until Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import boto3
+from botocore.config import Config
+
+from tests.deploy.site import site
+from tests.servers.gunicorn import Application, gunicorn
+from tests.servers.nginx import Nginx, nginx
+from tests.servers.postgres import Postgres, postgres
+from tests.servers.process import Server
+from tests.servers.redis import Redis, redis
+from tests.servers.seaweedfs import S3Server, seaweedfs
+
+BUCKET = "pictures"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """All parts, running.
+
+    Args:
+        token: may do everything in the album `holidays`.
+    """
+
+    nginx: Nginx
+    hosts: list[Application]
+    database: Postgres
+    redis: Redis
+    storage: S3Server
+    token: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The token's header."""
+        return {"Authorization": f'Token token="{self.token}"'}
+
+    @property
+    def parts(self) -> Mapping[str, Server]:
+        """What can be killed and brought back, by name."""
+        hosts = {f"host {number}": host for number, host in enumerate(self.hosts)}
+        return {
+            **hosts,
+            "database": self.database,
+            "redis": self.redis,
+            "storage": self.storage,
+            "nginx": self.nginx,
+        }
+
+
+@contextmanager
+def cluster() -> Iterator[Cluster]:
+    """Run all of it until the block ends."""
+    with ExitStack() as stack:
+        database = stack.enter_context(postgres(durable=True, max_connections=60))
+        url = stack.enter_context(database.database())
+        cache = stack.enter_context(redis())
+        storage = stack.enter_context(seaweedfs())
+        _bucket(storage)
+        env = {
+            "IMAGEAPI_SECRET_KEYS": secrets.token_urlsafe(48),
+            "IMAGEAPI_DATABASE_URL": url.replace("postgresql", "postgresql+psycopg", 1),
+            "IMAGEAPI_REDIS_URL": cache.url,
+            "IMAGEAPI_RATE_LIMIT": "100000/minute",
+            "IMAGEAPI_TRUSTED_PROXIES": "1",
+            "IMAGEAPI_LOG_LEVEL": "WARNING",
+            "IMAGEAPI_STORAGE": "s3",
+            "IMAGEAPI_STORAGE_S3_BUCKET": BUCKET,
+            "IMAGEAPI_STORAGE_S3_ENDPOINT_URL": storage.url,
+            "IMAGEAPI_STORAGE_S3_REGION": storage.region,
+            "IMAGEAPI_STORAGE_S3_ACCESS_KEY_ID": storage.access_key,
+            "IMAGEAPI_STORAGE_S3_SECRET_ACCESS_KEY": storage.secret_key,
+            "IMAGEAPI_STORAGE_S3_ADDRESSING_STYLE": "path",
+        }
+        hosts = [stack.enter_context(gunicorn(env, migrate=number == 0)) for number in range(2)]
+        front = stack.enter_context(nginx(site([host.port for host in hosts])))
+        hosts[0].flask("albums", "create", "holidays", "--owner", "anna")
+        token = hosts[0].flask("token", "create", "--user", "anna").stdout.strip()
+        yield Cluster(
+            nginx=front,
+            hosts=hosts,
+            database=database,
+            redis=cache,
+            storage=storage,
+            token=token,
+        )
+
+
+def _bucket(storage: S3Server) -> None:
+    s3 = boto3.client(
+        "s3",
+        endpoint_url=storage.url,
+        region_name=storage.region,
+        aws_access_key_id=storage.access_key,
+        aws_secret_access_key=storage.secret_key,
+        config=Config(s3={"addressing_style": "path"}),
+    )
+    s3.create_bucket(Bucket=BUCKET)
+
+
+def main() -> None:
+    """Run it by hand."""
+    with cluster() as running:
+        sys.stdout.write(f"{running.nginx.url}\n{running.headers['Authorization']}\n")
+        for name, part in running.parts.items():
+            sys.stdout.write(f"{name}: port {part.port}, pid {part.pid}, {part.directory}\n")
+        sys.stdout.flush()
+        while True:
+            time.sleep(60)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
