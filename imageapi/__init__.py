@@ -100,7 +100,7 @@ def create_app(settings: Settings | None = None) -> flask.Flask:
 
     if settings.trusted_proxies:
         behind = traffic.behind_proxies(app.wsgi_app, settings.trusted_proxies)
-        app.wsgi_app = behind  # type: ignore[method-assign]
+        app.wsgi_app = behind  # type: ignore[assignment, method-assign]
     return app
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import ipaddress
 from pathlib import Path
 
 import maxminddb
@@ -20,9 +20,10 @@ class GeoIP:
         if self._reader is None or not address:
             return None
         try:
-            entry = self._reader.get(address)
+            parsed = ipaddress.ip_address(address)
         except ValueError:
             return None
+        entry = self._reader.get(getattr(parsed, "ipv4_mapped", None) or parsed)
         location = entry.get("location") if isinstance(entry, dict) else None
         if not isinstance(location, dict):
             return None
@@ -30,8 +31,8 @@ class GeoIP:
 
 
 def _checked(latitude: object, longitude: object) -> tuple[float, float] | None:
-    if not isinstance(latitude, float) or not isinstance(longitude, float):
+    if not isinstance(latitude, int | float) or not isinstance(longitude, int | float):
         return None
     # NaN fails both comparisons.
-    inside = math.fabs(latitude) <= 90 and math.fabs(longitude) <= 180
-    return (latitude, longitude) if inside else None
+    inside = abs(latitude) <= 90 and abs(longitude) <= 180
+    return (float(latitude), float(longitude)) if inside else None

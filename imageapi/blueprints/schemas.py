@@ -71,9 +71,11 @@ class Location(marshmallow.Schema):
 
     @marshmallow.validates_schema
     def _together(self, data: dict[str, Any], **_options: Any) -> None:
-        for name in ("latitude", "longitude"):
-            if data and name not in data:
-                raise marshmallow.ValidationError("is required beside the others", name)
+        missing = {"latitude", "longitude"} - data.keys()
+        if data and missing:
+            raise marshmallow.ValidationError(
+                {name: ["is required beside the others"] for name in sorted(missing)}
+            )
 
 
 def load(schema: marshmallow.Schema, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,19 +1,20 @@
-"""Which pages may call the API, and how often anyone may: CORS and rate limits.
+"""Who asks, which pages may call the API, and how often anyone may: proxies, CORS and rate limits.
 
 Both libraries are imported only when a setting asks for them.
 
-Source: the Fetch standard (CORS); draft-ietf-httpapi-ratelimit-headers.
+Source: the Fetch standard (CORS); RFC 7239 §5.2 and §8.1 (forwarded addresses);
+draft-ietf-httpapi-ratelimit-headers.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import ipaddress
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from flask import Flask, Response, current_app, g, request
-from werkzeug.middleware.proxy_fix import ProxyFix
 
 from imageapi.auth.policy import ACCESS_HEADERS
 from imageapi.blueprints.responses import P3P, SAFETY
@@ -35,6 +36,8 @@ EXPOSED = (
     "Retry-After",
 )
 """The headers that a page of another origin may read."""
+_PROXIED = "imageapi.proxied"
+"""In the environment of a request that came through the proxies that are trusted."""
 
 
 def init_app(app: Flask, settings: Settings) -> None:
@@ -46,26 +49,29 @@ def init_app(app: Flask, settings: Settings) -> None:
         _limit(app, settings.rate_limit, settings.redis_url)
 
 
-def behind_proxies(application: WSGIApplication, count: int) -> ProxyFix:
-    """Believe the last `count` hops of `X-Forwarded-For` about the client's address.
+def behind_proxies(app: WSGIApplication, number: int) -> WSGIApplication:
+    """The application as it is behind so many proxies: the client is whom the outermost of them saw.
 
-    What stands there and is no address is not believed: the request then comes from the last proxy.
+    Each proxy appends an address to X-Forwarded-For; what stands before theirs the client may have
+    written. It is read from the right, and not as a list with quotes: one quote that the client sends
+    would take in all that the proxies append. What is no address leaves the peer's.
     """
 
-    def checked(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        try:
-            ipaddress.ip_address(environ.get("REMOTE_ADDR", ""))
-        except ValueError:
-            environ["REMOTE_ADDR"] = environ["werkzeug.proxy_fix.orig"]["REMOTE_ADDR"]
-        return application(environ, start_response)
+    def wrapped(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        environ[_PROXIED] = True
+        forwarded = environ.get("HTTP_X_FORWARDED_FOR", "").rsplit(",", number)
+        if len(forwarded) >= number:
+            with contextlib.suppress(ValueError):
+                environ["REMOTE_ADDR"] = str(ipaddress.ip_address(forwarded[-number].strip()))
+        return app(environ, start_response)
 
-    return ProxyFix(checked, x_for=count, x_proto=0, x_host=0)
+    return wrapped
 
 
 def from_operator(networks: Iterable[Network]) -> bool:
     """Whether the request comes from one of these networks, and not through a proxy unknown to us."""
     proxied = "HTTP_X_FORWARDED_FOR" in request.environ or "HTTP_FORWARDED" in request.environ
-    if proxied and "werkzeug.proxy_fix.orig" not in request.environ:
+    if proxied and _PROXIED not in request.environ:
         return False
     try:
         address = ipaddress.ip_address(request.remote_addr or "")

@@ -163,7 +163,7 @@ def test_without_a_position_there_is_no_location(upload, picture):
 POSITIONS = {
     "only latitude": ({"latitude": b"1"}, ["longitude"]),
     "only longitude": ({"longitude": b"1"}, ["latitude"]),
-    "only accuracy": ({"accuracy": b"1"}, ["latitude"]),
+    "only accuracy": ({"accuracy": b"1"}, ["latitude", "longitude"]),
     "too far north": ({"latitude": b"90.0001", "longitude": b"0"}, ["latitude"]),
     "too far south": ({"latitude": b"-91", "longitude": b"0"}, ["latitude"]),
     "too far east": ({"latitude": b"0", "longitude": b"180.5"}, ["longitude"]),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from . import http
+from .cgroup import Cgroup
 from .ports import HOST, reserved
 from .process import Process, Server, clean_environment, descendants, running, temporary
 
@@ -85,6 +86,7 @@ def gunicorn(
     *options: str,
     directory: Path | None = None,
     migrate: bool = True,
+    cgroup: Cgroup | None = None,
 ) -> Iterator[Application]:
     """Serve the application from this checkout until the block ends.
 
@@ -94,6 +96,7 @@ def gunicorn(
         directory: keep instance and log there, made if need be and left behind; a temporary one
             otherwise.
         migrate: whether `flask db upgrade` runs first.
+        cgroup: that it runs in, from its first byte on.
     """
     with ExitStack() as stack:
         directory = directory or stack.enter_context(temporary("gunicorn"))
@@ -104,6 +107,9 @@ def gunicorn(
         if migrate:
             flask(whole, "db", "upgrade")
         command = [sys.executable, "-m", "gunicorn", "wsgi:app", "--bind", f"{HOST}:{port}"]
+        if cgroup:
+            enter = 'echo $$ > "$0" && exec "$@"'
+            command = ["/bin/sh", "-c", enter, str(cgroup.entrance), *command]
         process = Process(
             [*command, *options],
             log=directory / "log",
