@@ -273,7 +273,13 @@ def demand_owner(album: Row) -> None:
 
 def hides_location(public_id: str) -> bool:
     """Whether the token may not see where the images of an album were taken."""
-    return policy.hides_location(g.token, public_id)
+    old, new = g.get("renamed", (None, None))
+    return policy.hides_location(g.token, old if public_id == new else public_id)
+
+
+def renamed(old: str, new: str) -> None:
+    """Say that the album just decided about has another id; the token's entry has the old one."""
+    g.renamed = old, new
 
 
 def demand_location(public_id: str) -> None:

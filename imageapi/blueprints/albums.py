@@ -60,6 +60,7 @@ def update(album_id: str) -> Response:
     public_id = schemas.album_id(bodies.fields(request))
     if public_id is not None:
         albums.rename(album, public_id, guard.confirming(album.id))
+        guard.renamed(album.public_id, public_id)
         reports.about(renamed=public_id)
     return _answer(albums.get(album.id))
 

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import sqlalchemy as sa
+
 from imageapi import models
 from imageapi.catalog import library
 from imageapi.extensions import transaction
@@ -25,6 +27,15 @@ ACME = "the-secret-of-acme-5f6e7d8c9b0a1f2e3d4c"
 ALL = {
     *["see", "image_list", "image_upload", "image_download", "image_delete", "image_rotate"],
     *["image_crop", "image_tag", "image_duplicate", "image_share", "rename", "stats"],
+}
+LATITUDE = "48.861934399999996"
+"""Stands wherever an image of the matrix tells where it was taken."""
+_LOCATED = {
+    "infos": f'{{"location":{{"latitude":{LATITUDE},"longitude":2.5}}}}',
+    "exifs": f'{{"Make":"Nikon","GPSLatitude":"{LATITUDE}"}}',
+    **dict.fromkeys(("gps_exifs", "gps_html", "gps_ip"), f"[{LATITUDE},2.5]"),
+    "latitude": float(LATITUDE),
+    "longitude": 2.5,
 }
 _numbers = itertools.count(1)
 
@@ -55,6 +66,8 @@ def insert_target(session, public_id: str, owner: str | None, now: int, **values
     session.add(album)
     session.flush()
     image = insert_image(session, album.id, **_bytes())
+    session.flush()
+    session.execute(sa.update(models.Image).where(models.Image.id == image).values(**_LOCATED))
     share = insert_share(session, album.id, ALL - {"image_share"}, now)
     tag, tag_image = str(uuid.uuid4()), str(uuid.uuid4())
     session.add(models.Tag(id=tag, album_id=album.id, created_ms=1, name="Mer", label="Sea"))
@@ -121,11 +134,15 @@ def make_world(app, now: int) -> World:
 
 @dataclass(frozen=True)
 class Asker:
-    """A token, and what it may do in anna's album: None, it does not reach it; False: it is none."""
+    """A token, and what it may do in anna's album: None, it does not reach it; False: it is none.
+
+    `hidden`: where its images were taken is not told.
+    """
 
     headers: dict[str, str]
     may: set[str] | bool | None
     user: str | None = None
+    hidden: bool = False
 
     @property
     def owns(self) -> bool:
@@ -140,17 +157,21 @@ def askers(world: World) -> dict[str, Asker]:
     """Every kind of token there is."""
     own, now = world.targets["own"].album, world.now
 
-    def asker(may, user=None, secret=None, **claims):
+    def asker(may, user=None, secret=None, *, hidden=False, **claims):
         said = {"exp": now + 3600, **claims, **({"user_id": user} if user else {})}
         token = mint(said, secret=secret) if secret else mint(said)
-        return Asker(bearing(token), may, user)
+        return Asker(bearing(token), may, user, hidden)
 
-    def entry(public_id, *abilities):
-        return {public_id: {"Access": dict.fromkeys(abilities, True)}}
+    def entry(public_id, *abilities, **mark):
+        return {public_id: {"Access": dict.fromkeys(abilities, True), **mark}}
 
-    def share(may, name, *abilities, **claims):
-        said = {"iat": now, "abilities": entry(own, *abilities), **claims}
-        return asker(may, share=world.shares[name], **said)
+    def share(may, name, *abilities, hidden=False, **claims):
+        mark = {"hide_location": True} if hidden else {}
+        said = {"iat": now, "abilities": entry(own, *abilities, **mark), **claims}
+        return asker(may, share=world.shares[name], hidden=hidden, **said)
+
+    def blind(user, may=ALL):
+        return asker(may, user, hidden=True, abilities=entry(own, *may, hide_location=True))
 
     everywhere = {}
     for name in ("own", "missing", "deleted"):
@@ -169,6 +190,12 @@ def askers(world: World) -> dict[str, Asker]:
         "nobody": asker(None),
         "told all": asker(ALL, "carl", abilities=entry(own, *ALL)),
         "told all, no user": asker(ALL, abilities=entry(own, *ALL)),
+        "owner, location hidden": blind("anna"),
+        "told all, location hidden": blind("carl"),
+        "told to see, location hidden": blind("carl", {"see"}),
+        "share, location hidden": share(
+            {"see", "image_list", "image_download"}, "live", *ALL, hidden=True
+        ),
         "told nothing": asker(set(), "carl", abilities=entry(own)),
         "told of all but bob's": asker(ALL, "carl", abilities=everywhere),
         "told of another album": asker(None, "carl", abilities=entry(world.third.album, *ALL)),
@@ -250,6 +277,8 @@ class Row:
         needs: any one of these abilities; or says whether abilities and ownership do.
         ok: the status for who may, or that by what one may.
         listed: out of reach is an empty list, not a 404.
+        locates: tells where images were taken by what it is asked, or as bytes: never to those whom the
+            location is hidden from.
         tells: the X-access-* headers that it carries, and the ability that each tells of.
     """
 
@@ -259,6 +288,7 @@ class Row:
     needs: Needs
     ok: int | Callable[[set[str]], int] = 200
     listed: bool = False
+    locates: bool = False
     tells: dict[str, str] = field(default_factory=dict)
     note: str = ""
 
@@ -319,7 +349,7 @@ ORACLE = [
     ),
     Row("images.delete", "DELETE", on_image(), {"image_delete"}, 204),
     Row("images.duplicate", "POST", on_image("/duplicate"), {"image_duplicate"}, 201),
-    Row("images.original", "GET", on_image("/original"), {"image_download"}),
+    Row("images.original", "GET", on_image("/original"), {"image_download"}, locates=True),
     Row("albums.show", "GET", on_album(), {"see"}, tells=TELLS_OF_ALBUM),
     Row("albums.update", "PUT", a_rename, {"rename"}),
     Row(
@@ -329,6 +359,18 @@ ORACLE = [
     Row("albums.upload_image", "POST", an_upload, {"image_upload"}, 201),
     Row("albums.list_images", "GET", on_album("/images"), {"image_list"}, listed=True),
     Row("albums.list_untagged", "GET", on_album("/images/untag"), {"image_list"}, listed=True),
+    *(
+        Row(
+            f"albums.{endpoint}",
+            "GET",
+            on_album(path, query_string={"bbox": "0,40,10,50"}),
+            {"image_list"},
+            listed=True,
+            locates=True,
+            note="in a box",
+        )
+        for endpoint, path in (("list_images", "/images"), ("list_untagged", "/images/untag"))
+    ),
     Row("tags.index", "GET", on_album("/tags"), lambda _may, _owns: True, listed=True),
     Row("tags.list_images", "GET", tag_images_of, {"image_tag", "see"}, listed=True),
     Row("tags.put_on", "POST", on_tag, {"image_tag"}),

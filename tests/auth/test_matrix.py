@@ -39,7 +39,9 @@ def expected(row, asker, which):
         return 401
     if which != "own" or not asker.reaches:
         return 200 if row.listed else 404
-    return row.answers(asker.may) if row.permits(asker.may, owns=asker.owns) else 403
+    if not row.permits(asker.may, owns=asker.owns) or (asker.hidden and row.locates):
+        return 403
+    return row.answers(asker.may)
 
 
 def test_the_oracle_knows_every_route(app):
@@ -71,6 +73,8 @@ def test_who_may(row, app, client, worlds):
         else:
             assert told == {}, cell
         assert ("X-token" in response.headers) == succeeded, cell
+        if succeeded and response.is_json and which == "own" and asker.reaches:
+            assert_located(row, response, asker, cell)
         if response.status_code == 401:
             assert_refused(response)
         elif response.status_code == 403:
@@ -84,6 +88,23 @@ def test_who_may(row, app, client, worlds):
             assert_head(response, call(client, row, world.targets[which], asker, "HEAD"), cell)
         elif succeeded:
             world = worlds()
+
+
+SHOWING = {"images.show", "albums.show", "albums.list_images", "tags.list_images"}
+"""What an image of the world stands in, wherever it may be told where it was taken."""
+
+
+def assert_located(row, response, asker, cell):
+    """Where an image was taken is told, and to those whom it is hidden from it is not there at all."""
+    if asker.hidden:
+        assert matrix.LATITUDE not in response.text, cell
+        assert '"location"' not in response.text, cell
+        assert '"GPS' not in response.text, cell
+        if row.endpoint in SHOWING:
+            nowhere = '"gps":null,"gps_ip":null,"gps_exifs":null,"gps_html":null'
+            assert nowhere in response.text, cell
+    elif row.endpoint in SHOWING:
+        assert response.text.count(matrix.LATITUDE) == 6, cell
 
 
 def seen(response):
@@ -186,6 +207,7 @@ def test_the_albums_that_a_token_lists(client, worlds):
             if asker.may is False:
                 assert_refused(found)
                 continue
+            assert (matrix.LATITUDE in found.text) <= (not asker.hidden), kind
             listed = {album["public_id"] for album in found.get_json()} & mine
             expected = {own} if asker.reaches and "see" in asker.may else set()
             if kind == "told of another album":
