@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8000
 
-.PHONY: help run test lint format faults bench docs clean
+.PHONY: help run test lint format faults bench contact-sheets docs clean
 
 help:  ## This list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,9 @@ faults: $(VENV)/dev.stamp  ## Faults, fuzzing and races with their full figures 
 
 bench: $(VENV)/dev.stamp  ## Measure ours beside its peers, in one run.
 	$(BIN)/python -m bench
+
+contact-sheets: $(VENV)/dev.stamp  ## Renditions beside libvips', to be looked at: build/contact-sheets/.
+	$(BIN)/python -m tests.imaging.sheets
 
 docs: $(VENV)/dev.stamp  ## Make the parts of the documentation that come from the code.
 	$(BIN)/python docs/generate.py

@@ -24,6 +24,7 @@ class Row:
     has_exif: bool
     gps: tuple[float, float] | None
     expected: str
+    why: str
 
 
 def _number(text: str) -> int | None:
@@ -41,6 +42,7 @@ def _row(row: dict[str, str]) -> Row:
         has_exif=row["has_exif"] == "yes",
         gps=None if row["gps_lat"] == "-" else (float(row["gps_lat"]), float(row["gps_lon"])),
         expected=row["expected"],
+        why=row["why"],
     )
 
 

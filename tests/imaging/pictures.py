@@ -8,7 +8,8 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageCms
+from PIL.Image import Transpose
 
 from imageapi.geometry import Rendition
 
@@ -29,6 +30,34 @@ def corners(width: int = 96, height: int = 64) -> Image.Image:
         place = (index % 2 * half[0], index // 2 * half[1])
         picture.paste(colour, (*place, place[0] + half[0], place[1] + half[1]))
     return picture
+
+
+_STORED = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_90,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_270,
+}
+
+
+def stored(upright: Image.Image, orientation: int) -> Image.Image:
+    """How a picture must be stored so that this orientation stands it upright."""
+    return upright.transpose(_STORED[orientation]) if orientation > 1 else upright
+
+
+def profile(colorants: str) -> bytes:
+    """An sRGB profile with its primaries in another order, such as `rGB` to `GRB`."""
+    data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    count = int.from_bytes(data[128:132], "big")
+    places = {}
+    for entry in range(132, 132 + 12 * count, 12):
+        places[bytes(data[entry : entry + 4])] = bytes(data[entry + 4 : entry + 12])
+        if bytes(data[entry : entry + 4]) in {b"rXYZ", b"gXYZ", b"bXYZ"}:
+            data[entry] = ord(dict(zip("rgb", colorants, strict=True))[chr(data[entry])])
+    return bytes(data)
 
 
 def seen_corners(picture: Image.Image) -> list[int]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
+import random
 import struct
 import subprocess
 import sys
+import time
 import tracemalloc
 import zlib
 from collections.abc import Callable
@@ -19,6 +22,7 @@ from PIL import Image
 from imageapi.errors import ImageAPIError, UndecodablePicture, UnsupportedFormat
 from imageapi.geometry import Edit
 from imageapi.imaging import limits
+from imageapi.imaging.decode import decoding
 from imageapi.imaging.limits import Limits
 from imageapi.imaging.probing import accepted
 from tests.imaging.inprocess import probe, render
@@ -119,6 +123,58 @@ def test_a_size_that_lies_or_not_is_refused_by_its_header(refused, data: bytes):
     assert "limit is 1000000 pixels" in refused(data)
 
 
+BOMBS = 2000 if os.environ.get("FAULTS") == "full" else 200
+
+
+def test_bombs_are_refused_by_their_headers(refused):
+    """Of any size that is too large and any format; not a pixel of them is there."""
+    chance = random.Random(22)  # noqa: S311 (to vary, not to hide)
+    slowest = 0.0
+    for number in range(BOMBS):
+        width, height = chance.randrange(1001, 65_000), chance.randrange(1001, 65_000)
+        data = BOMB_HEADS[number % len(BOMB_HEADS)](width, height)
+        start = time.process_time()
+        assert "limit is" in refused(data + chance.randbytes(chance.randrange(2000)))
+        slowest = max(slowest, time.process_time() - start)
+    sys.stdout.write(f"{BOMBS} bombs, the slowest refused in {slowest * 1000:.1f} ms\n")
+
+
+BOMB_HEADS = [
+    lambda w, h: b"\xff\xd8\xff\xc0\0\x11\x08" + struct.pack(">HH", h, w) + b"\3" + b"\0" * 9,
+    lambda w, h: PNG_MARK + chunk(b"IHDR", struct.pack(">IIBBBBB", w, h, 8, 2, 0, 0, 0)),
+    lambda w, h: b"GIF89a" + struct.pack("<HHBBB", w, h, 0, 0, 0) + b"\x2c",
+    lambda w, h: b"RIFF\x16\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0" + canvas(w) + canvas(h),
+    lambda w, h: b"II*\0\x08\0\0\0\x02\0" + struct.pack("<HHIIHHII", 256, 4, 1, w, 257, 4, 1, h),
+    lambda w, h: (
+        b"II+\0\x08\0\0\0\x10\0\0\0\0\0\0\0"
+        + struct.pack("<QHHQQHHQQ", 2, 256, 4, 1, w, 257, 4, 1, h)
+    ),
+]
+
+
+def canvas(side: int) -> bytes:
+    return (side - 1).to_bytes(3, "little")
+
+
+@pytest.mark.parametrize("bomb", [Image.DecompressionBombError, Image.DecompressionBombWarning])
+def test_what_pillow_calls_a_bomb_is_refused(bomb: type[Exception]):
+    with pytest.raises(UndecodablePicture, match="too large"), decoding(LIMITS):
+        raise bomb
+
+
+def test_pillow_turns_a_tiffs_size_before_it_is_loaded_and_keeps_the_tag(tmp_path: Path):
+    """Why the size comes from our own reader: applying the tag once more would lay it down again."""
+    path = tmp_path / "x.tif"
+    tags = Image.Exif()
+    tags[0x112] = 6
+    saved(path, corners(96, 64), "TIFF", exif=tags)
+    with Image.open(path) as picture:
+        assert picture.size == (64, 96)
+        assert picture.getexif()[0x112] == 6
+    assert probe(path, LIMITS).size == (64, 96)
+    assert render(path, Edit(), ALL, LIMITS).sizes["full"] == (64, 96)
+
+
 def test_no_side_may_be_too_long(refused):
     head = struct.pack(">IIBBBBB", 100_000, 1, 8, 2, 0, 0, 0)
     assert "no side may be longer than 65500" in refused(PNG_MARK + chunk(b"IHDR", head))
@@ -171,7 +227,10 @@ BOMB = zlib.compress(b"\0" * (8 << 20))
     ],
 )
 def test_text_and_profiles_that_swell_are_refused(undecodable, more: bytes):
-    undecodable(png([b"\0\0\0"], 1, 2, 8, before=more))
+    data = png([b"\0\0\0"], 1, 2, 8, before=more)
+    with pytest.raises(ValueError, match=r"[Tt]oo large"):
+        Image.open(io.BytesIO(data))
+    undecodable(data)
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "WEBP", "AVIF", "TIFF"])

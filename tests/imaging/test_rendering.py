@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageOps
 
 from imageapi import geometry
 from imageapi.geometry import Box, Crop, CropFault, Edit, Rendition, Size
@@ -28,9 +28,11 @@ from tests.imaging.pictures import (
     jpeg_with_exif,
     opened,
     png,
+    profile,
     saved,
     seen_corners,
     shorts,
+    stored,
 )
 from tests.servers.need import need_module
 
@@ -47,27 +49,12 @@ def close(one: tuple[int, ...], other: tuple[int, ...], most: int = 6) -> bool:
     return all(abs(a - b) <= most for a, b in zip(one, other, strict=True))
 
 
-STORED = {
-    # how a picture must be stored so that this orientation stands it upright
-    1: None,
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
-}
-
-
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "AVIF", "TIFF", "HEIF"])
-@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("orientation", range(1, 9))
 def test_every_orientation_in_every_format_is_upright_once(
     tmp_path: Path, form: str, orientation: int
 ):
-    picture = corners(96, 64)
-    if STORED[orientation] is not None:
-        picture = picture.transpose(STORED[orientation])
+    picture = stored(corners(96, 64), orientation)
     path = tmp_path / "x"
     if form == "HEIF":
         path.write_bytes(heic(picture, orientation))
@@ -299,18 +286,6 @@ def test_averaging_by_strips_is_what_pillow_does_with_the_whole(mode: str):
     expected = picture.resize(size, Image.Resampling.LANCZOS, box=box, reducing_gap=1.04)
     assert found.mode == mode
     assert found.tobytes() == expected.tobytes()
-
-
-def profile(colorants: str) -> bytes:
-    """An sRGB profile with its primaries in another order, such as `rGB` to `GRB`."""
-    data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
-    count = int.from_bytes(data[128:132], "big")
-    places = {}
-    for entry in range(132, 132 + 12 * count, 12):
-        places[bytes(data[entry : entry + 4])] = bytes(data[entry + 4 : entry + 12])
-        if bytes(data[entry : entry + 4]) in {b"rXYZ", b"gXYZ", b"bXYZ"}:
-            data[entry] = ord(dict(zip("rgb", colorants, strict=True))[chr(data[entry])])
-    return bytes(data)
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "AVIF", "TIFF"])

@@ -50,11 +50,12 @@ def _pillow(picture: Any) -> Image.Image:
 
 def difference(one: Image.Image, other: Image.Image) -> float:
     """Mean absolute difference of two pictures on grey, in levels of 255, of the worst channel."""
-    stat = ImageStat.Stat(ImageChops.difference(_flat(one), _flat(other)))
+    stat = ImageStat.Stat(ImageChops.difference(flat(one), flat(other)))
     return max(stat.mean)
 
 
-def _flat(picture: Image.Image) -> Image.Image:
+def flat(picture: Image.Image) -> Image.Image:
+    """A picture on grey."""
     ground = Image.new("RGBA", picture.size, (128, 128, 128, 255))
     ground.alpha_composite(picture.convert("RGBA"))
     return ground.convert("RGB")
