@@ -6,6 +6,7 @@ Source: https://docs.gunicorn.org/en/stable/settings.html.
 import gc
 import json
 import os
+import resource
 import socket
 import struct
 import sys
@@ -131,6 +132,8 @@ bind = f"{os.environ.get('HOST', '127.0.0.1')}:{os.environ.get('PORT', '8000')}"
 workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
 worker_class = Worker
 threads = 4
+# A connection that no descriptor is left for would end the worker: half of them are for files.
+worker_connections = min(1000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
 keepalive = 75
 timeout = 60
 graceful_timeout = 30
@@ -157,7 +160,8 @@ def worker_exit(_server: object, worker: Any) -> None:
     timer = threading.Timer(LAST_SECONDS, os._exit, [0])
     timer.daemon = True
     timer.start()
-    if background := getattr(worker.wsgi, "extensions", {}).get("background"):
+    wsgi = getattr(worker, "wsgi", None)  # none where the application did not start
+    if background := getattr(wsgi, "extensions", {}).get("background"):
         background.stop()
 
 

@@ -5,6 +5,7 @@ Source: docs/observability.md for the fields; threats of logs: injected lines, s
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -149,9 +150,24 @@ class _FromLibraries(logging.Handler):
         say(record.getMessage(), logger=record.name, exc_info=record.exc_info)
 
 
-def _logger(*_names: object) -> Any:
+class _StandardError:
+    """Where the lines go; its faults are its own: no request fails for a log on a full disk."""
+
     # Looked up at each use: a test, or a daemon that reopens its files, may have replaced it.
-    return structlog.WriteLogger(sys.stderr)
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
+
+
+_STANDARD_ERROR: Any = _StandardError()
+
+
+def _logger(*_names: object) -> Any:
+    return structlog.WriteLogger(_STANDARD_ERROR)
 
 
 log: Any = structlog.get_logger()

@@ -65,3 +65,12 @@ def test_every_test_that_a_page_names_is_there(page):
         if name:
             found = re.search(rf"^ *def {name}\(", path.read_text(), re.MULTILINE)
             assert found, f"{path.name} has no {name}"
+
+
+def test_make_faults_runs_all_that_has_full_figures():
+    makefile = (REPOSITORY / "Makefile").read_text().replace("\\\n", "")
+    [command] = re.findall(r"FAULTS=full \S+/pytest (.*)", makefile)
+    folders = command.split()
+    for path in (REPOSITORY / "tests").rglob("*.py"):
+        if re.search(r"environ.*\bFAULTS\b", path.read_text()):
+            assert any(path.is_relative_to(REPOSITORY / folder) for folder in folders), path

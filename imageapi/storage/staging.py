@@ -48,7 +48,8 @@ class Staging:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with self._stack, contextlib.suppress(FileNotFoundError):
+        # Gone when a storage took it; what can not be removed now, `collect` removes later.
+        with self._stack, contextlib.suppress(OSError):
             os.unlink(self._path.name, dir_fd=self._folder)
 
     def write(self, chunk: bytes) -> None:

@@ -28,6 +28,14 @@ def ext4(image: Path, directory: Path, options: str) -> Iterator[Path]:
         yield directory
 
 
+def repair_ext4(image: Path) -> None:
+    """What a boot does with a file system: replay its journal, put right what is torn."""
+    program = need("e2fsck", install="apt install e2fsprogs")
+    done = subprocess.run([program, "-y", image], check=False, capture_output=True, text=True)
+    if done.returncode > 1:  # 1: put right
+        raise RuntimeError(f"e2fsck: {done.stdout}{done.stderr}")
+
+
 def make_ext4(image: Path, size: int) -> None:
     """Make a file with an empty ext4 of so many bytes."""
     program = need("mkfs.ext4", install="apt install e2fsprogs")

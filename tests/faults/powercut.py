@@ -9,8 +9,8 @@
 
 The disk is an ext4 on a loop device over a FUSE file (`logged_disk`) that notes every write, flush and
 acknowledgement in order. A cut takes what the last flush before it made safe, loses, keeps or tears
-at random what was written since, and lets ext4 recover by its journal. So it tells what `kill -9`,
-which keeps the page cache, cannot: whether what was promised had been flushed before.
+at random what was written since, and recovers as a boot does, by e2fsck and the journal. So it tells
+what `kill -9`, which keeps the page cache, cannot: whether what was promised had been flushed before.
 
 Source: the technique of dm-log-writes (https://docs.kernel.org/admin-guide/device-mapper/log-writes.html),
 which needs a kernel module.
@@ -86,6 +86,7 @@ class Cut:
                 image.truncate(self.recording.size)
                 for write in self.writes():
                     os.pwrite(image.fileno(), write.data, write.offset)
+            mounts.repair_ext4(place / "image")
             with mounts.ext4(place / "image", place / "mounted", "noatime") as directory:
                 yield directory
 

@@ -30,7 +30,7 @@ from tests.upkeep.conftest import BUCKET, s3_settings
 
 FULL = os.environ.get("FAULTS") == "full"
 CUTS = {"clients": 500, "operators": 300, "hand-ins": 200}
-SAMPLE = 20
+SAMPLE = 15
 FORGETFUL = """
 import os
 os.fsync = os.fdatasync = lambda descriptor: None
