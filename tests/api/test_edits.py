@@ -14,7 +14,6 @@ from imageapi import geometry, models
 from imageapi.extensions import read
 from tests.conftest import jpeg
 
-
 TURNS = 312 if os.environ.get("FAULTS") == "full" else 3
 """How often each of 32 threads edits: 9,984 edits, or 96."""
 
