@@ -297,12 +297,11 @@ def plugin(tmp_path, monkeypatch):
 GOOD = """
 from dataclasses import dataclass
 from imageapi.settings import setting
-from imageapi.storage.local import LocalBackend
+from imageapi.storage.local import LocalBackend, LocalOptions
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(LocalOptions):
     root: object = setting("a folder", kind="path", required=True)
-    group: bool = setting("a bool", kind="bool", default=False)
 
 class Plugin(LocalBackend):
     Options = Options
