@@ -148,7 +148,9 @@ def test_the_same_statements_at_any_length(app, anna, pictures):
     assert counts == [2, 2, 2]
 
 
-def test_every_list_stays_in_the_albums_index(app, anna):
+def test_every_list_stays_in_the_albums_index(app, settings, anna):
+    if settings.database_url:
+        pytest.skip("these are the words of SQLite's plans")
     plans = []
 
     def explain(_connection, cursor, statement, parameters, *_rest):
