@@ -331,8 +331,10 @@ class TestStorages:
         assert storages.variables() == [
             "IMAGEAPI_STORAGE_ONE_ROOT",
             "IMAGEAPI_STORAGE_ONE_GROUP",
+            "IMAGEAPI_STORAGE_ONE_X_ACCEL_PREFIX",
             "IMAGEAPI_STORAGE_TWO_ROOT",
             "IMAGEAPI_STORAGE_TWO_GROUP",
+            "IMAGEAPI_STORAGE_TWO_X_ACCEL_PREFIX",
         ]
 
     def test_bad_ones_trouble_nobody_else(self, plugin, context, tmp_path, monkeypatch):
