@@ -213,6 +213,7 @@ class Work(Base):
     """The outbox: work that a transaction leaves to be done after it, not before `due_ms`.
 
     Who takes it up moves `due_ms` ahead first, so that it is found again if that process dies.
+    `request_id`: that of the request that made it necessary, for the logs.
     """
 
     __tablename__ = "work"
@@ -222,6 +223,7 @@ class Work(Base):
     payload: Mapped[str] = mapped_column(Text)
     due_ms: Mapped[int] = mapped_column(BigInteger, index=True)
     attempts: Mapped[int] = mapped_column(server_default=text("0"))
+    request_id: Mapped[str | None] = mapped_column(String(64))
 
 
 class ObjectCopy(Base):

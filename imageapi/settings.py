@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import importlib.util
 import ipaddress
 import itertools
 import os
@@ -145,6 +146,14 @@ def _database_url(url: str) -> str:
         raise ValidationError("is not an SQLAlchemy URL.") from error
     except (sa.exc.NoSuchModuleError, ImportError) as error:
         raise ValidationError("names a database whose driver is not installed.") from error
+    return url
+
+
+def _broker(url: str) -> str:
+    if not re.match(r"(redis|rediss|redis\+socket|sentinel)://", url):
+        raise ValidationError("must be the URL of a Redis server, such as redis://host:6379/0")
+    if not all(map(importlib.util.find_spec, ("celery", "redis"))):
+        raise ValidationError("needs the extra `celery`, which is not installed.")
     return url
 
 
@@ -367,6 +376,18 @@ class Settings:
         default="",
         shown="none: each process counts its own",
         secret=True,
+    )
+    broker_url: str = setting(
+        "The broker of Celery workers, a Redis server; they do what need not hold up a request.",
+        default="",
+        shown="none: each process does its own work",
+        check=_broker,
+        secret=True,
+    )
+    fsck_every: str = setting(
+        "How often beat has all stored bytes checked, as `flask fsck` does: `day`, `week` or `never`.",
+        default="week",
+        validate=validate.OneOf(["day", "week", "never"]),
     )
     log_level: str = setting(
         "The least level that is logged.",

@@ -112,6 +112,14 @@ def _with_request(
     return event
 
 
+def request_id() -> str | None:
+    """The id of the request that this is done for, directly or later."""
+    if has_request_context() and "request_id" in g:
+        return str(g.request_id)
+    found: str | None = structlog.contextvars.get_contextvars().get("request_id")
+    return found
+
+
 def configure(level: str, *, requests: bool = True, audit: Path | None = None) -> None:
     """Set up the logs of this process.
 

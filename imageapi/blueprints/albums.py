@@ -11,7 +11,7 @@ from imageapi.auth import guard
 from imageapi.auth.policy import Ability, granted
 from imageapi.blueprints import bodies, idempotency, paging, reports, responses, schemas, uploads
 from imageapi.blueprints.images import created
-from imageapi.catalog import albums, background, direct, images, listing, views
+from imageapi.catalog import albums, direct, images, listing, views
 from imageapi.extensions import Row
 
 blueprint = Blueprint("albums", __name__)
@@ -72,7 +72,6 @@ def delete(album_id: str) -> Response:
     guard.demand_owner(album)
     schemas.nothing(bodies.fields(request))
     albums.delete(album, guard.confirming_owner(album.id))
-    background.wake()
     return responses.empty()
 
 

@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import ipaddress
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, current_app, g, request
 
@@ -38,6 +38,9 @@ EXPOSED = (
 """The headers that a page of another origin may read."""
 _PROXIED = "imageapi.proxied"
 """In the environment of a request that came through the proxies that are trusted."""
+
+_PATIENCE: dict[str, Any] = {"socket_timeout": 0.2, "socket_connect_timeout": 0.2}
+"""Seconds that a request waits for Redis; then each process counts its own for a while."""
 
 
 def init_app(app: Flask, settings: Settings) -> None:
@@ -125,6 +128,7 @@ def _limit(app: Flask, rate: str, redis_url: str) -> None:
         },
         retry_after="delta-seconds",
         storage_uri=redis_url or "memory://",
+        storage_options=_PATIENCE if redis_url else {},
         in_memory_fallback_enabled=bool(redis_url),
         swallow_errors=True,
     )

@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from imageapi.catalog import edits, library, now_ms, work
+from imageapi.catalog import background, edits, library, now_ms, work
 from imageapi.catalog.images import Confirm, agreed
 from imageapi.errors import Conflict, FieldFault, InvalidFields, NotFound
 from imageapi.extensions import Row, read, transaction
@@ -212,7 +212,8 @@ def delete(album: Row, confirm: Confirm = agreed) -> None:
         tombstone = {"public_id": f"/{album.id}", "deleted_ms": now_ms()}
         session.execute(sa.update(Album).where(Album.id == album.id).values(**tombstone))
         _reserve(session, album)
-        work.record(session, "empty_album", {"album": album.id})
+        number = work.record(session, "empty_album", {"album": album.id})
+    background.soon(number, wait=False)
 
 
 def _demand_free(session: orm.Session, issuer: str, public_id: str, owner: str | None) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from imageapi.catalog import library, now_ms, renditions, work
+from imageapi.catalog import background, library, now_ms, renditions, work
 from imageapi.catalog.images import Confirm, agreed, count
 from imageapi.errors import FieldFault, InvalidFields, NotFound
 from imageapi.extensions import Row, transaction
@@ -65,7 +65,7 @@ def edit(row: Row, values: Mapping[str, float], confirm: Confirm = agreed) -> bo
         confirm(session, row.id)
         todo = None if kept else _follow(session, row, storage)
     if todo is not None:
-        work.run(todo)
+        background.soon(todo)
     return True
 
 
@@ -110,7 +110,7 @@ def duplicate(row: Row, confirm: Confirm = agreed) -> str:
         confirm(session, image_id)
         todo = None if rendered else work.record(session, "render", {"image": image_id})
     if todo is not None:
-        work.run(todo)
+        background.soon(todo)
     return image_id
 
 
@@ -119,8 +119,7 @@ def delete(row: Row, confirm: Confirm = agreed) -> None:
     with transaction() as session:
         confirm(session, row.id)
         todo = remove(session, [row.id])
-    for number in todo:
-        work.run(number)
+    background.soon(*todo)
 
 
 def remove(session: orm.Session, image_ids: Sequence[str]) -> list[int]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -16,6 +15,7 @@ from sqlalchemy import orm
 
 from imageapi import imaging
 from imageapi.catalog import library, work
+from imageapi.catalog.locks import alone
 from imageapi.errors import (
     Busy,
     NotFound,
@@ -28,7 +28,6 @@ from imageapi.extensions import Row, read, transaction
 from imageapi.geometry import Crop, Edit, Size, plan
 from imageapi.models import IMAGES, Image, StoredObject
 from imageapi.storage.backend import Picture, rendition_key
-from imageapi.storage.disk import disk_errors
 from imageapi.storage.storages import Storage
 from imageapi.telemetry import log
 
@@ -177,7 +176,7 @@ def _rendered_now(store: Storage, key: str, row: Row) -> tuple[Iterable[bytes], 
     # Only the current edit is known; an older revision that was removed stays gone.
     if key not in keys(picture(row)):
         return None
-    with _once(row.id):
+    with alone(row.id):
         found = _open(store, key)
         if found is None:
             draw(store, picture(row))
@@ -185,25 +184,32 @@ def _rendered_now(store: Storage, key: str, row: Row) -> tuple[Iterable[bytes], 
     return found
 
 
-def render(image_id: str) -> None:
+def render(image_id: str, *, again: bool = True) -> None:
     """Render and keep all renditions of an image's current revision, and say so in its row.
 
+    Args:
+        again: also when its row says that they are there.
     Raises:
         NotFound: it is not there any more.
         StorageError: the original can not be read, or the renditions not be kept.
         UndecodablePicture: the original can not be decoded.
     """
-    while not _render_row(image_id):
+    while not _render_row(image_id, again=again):
         pass  # its bytes moved to another storage meanwhile
 
 
-def _render_row(image_id: str) -> bool:
-    rows = read(_ONE, image_id=image_id)
-    if not rows:
-        raise NotFound
-    row = rows[0]
-    with _once(row.id):
-        rendered = draw(library().storages[row.storage], picture(row))
+def _render_row(image_id: str, *, again: bool) -> bool:
+    with alone(image_id):
+        rows = read(_ONE, image_id=image_id)
+        if not rows:
+            raise NotFound
+        if rows[0].rendered and not again:
+            return True
+        return _kept(rows[0], draw(library().storages[rows[0].storage], picture(rows[0])))
+
+
+def _kept(row: Row, rendered: imaging.Rendered) -> bool:
+    """Whether the row's renditions are in the right storage; its row tells of them then."""
     same = sa.update(Image).where(Image.id == row.id, Image.revision == row.revision)
     with transaction() as session:
         if hold(session, row.object_id) != row.storage:
@@ -225,6 +231,7 @@ def draw(store: Storage, shown: Picture) -> imaging.Rendered:
                 staging.write(piece)
         staged = staging.finish()
         rendered = imaging.render(staged.path, shown.edit, shelf.renditions, shelf.limits)
+    log.debug("rendered", image=shown.image_id, revision=shown.revision)
     if not store.renders:
         store.keep(dataclasses.replace(shown, extension=rendered.extension), rendered.files)
     return rendered
@@ -259,16 +266,4 @@ def rendered_by_url(storage: str) -> bool:
 
 @work.kind("render")
 def _work(payload: dict[str, Any]) -> None:
-    render(payload["image"])
-
-
-@contextlib.contextmanager
-def _once(image_id: str) -> Iterator[None]:
-    """Hold the lock that all processes of this host share for renditions of such images."""
-    folder = library().settings.instance / "locks"
-    with contextlib.ExitStack() as stack:
-        with disk_errors():
-            folder.mkdir(parents=True, exist_ok=True)
-            lock = stack.enter_context((folder / image_id[:2]).open("w"))
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    render(payload["image"], again=False)

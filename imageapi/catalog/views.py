@@ -10,6 +10,7 @@ import threading
 from collections import Counter
 
 import sqlalchemy as sa
+from sqlalchemy import orm
 
 from imageapi.extensions import read, transaction
 from imageapi.models import Album, AlbumViews
@@ -37,31 +38,38 @@ class Views:
             self._pending[album_id] += 1
 
     def flush(self) -> None:
-        """Write what was counted since the last time; what can not be written is kept."""
+        """Write what was counted since the last time; what can not be written is kept.
+
+        Where only the commit failed, it may be written all the same: that is not counted twice.
+        """
         with self._lock:
             counted, self._pending = self._pending, Counter()
         if not counted:
             return
+        sent = False
         try:
-            _write(counted, today())
+            with transaction() as session:
+                _write(session, counted, today())
+                session.flush()
+                sent = True
         except sa.exc.SQLAlchemyError:
-            with self._lock:
-                self._pending += counted
+            if not sent:
+                with self._lock:
+                    self._pending += counted
             raise
 
 
-def _write(counted: Counter[int], day: str) -> None:
-    with transaction() as session:
-        # In one order everywhere, so that two processes never wait for each other.
-        for album_id, views in sorted(counted.items()):
-            there = sa.update(Album).where(Album.id == album_id)
-            more = session.connection().execute(there.values(views_count=Album.views_count + views))
-            if more.rowcount:
-                row = session.get(AlbumViews, (album_id, day))
-                if row is None:
-                    session.add(AlbumViews(album_id=album_id, day=day, views=views))
-                else:
-                    row.views = AlbumViews.views + views
+def _write(session: orm.Session, counted: Counter[int], day: str) -> None:
+    # In one order everywhere, so that two processes never wait for each other.
+    for album_id, views in sorted(counted.items()):
+        there = sa.update(Album).where(Album.id == album_id)
+        more = session.connection().execute(there.values(views_count=Album.views_count + views))
+        if more.rowcount:
+            row = session.get(AlbumViews, (album_id, day))
+            if row is None:
+                session.add(AlbumViews(album_id=album_id, day=day, views=views))
+            else:
+                row.views = AlbumViews.views + views
 
 
 def by_day(album_id: int) -> list[tuple[str, int]]:

@@ -1,7 +1,8 @@
 """The outbox: work recorded in the transaction that makes it necessary, done right after it.
 
 A row of `work` is taken up by moving its `due_ms` ahead, so one process does it, and another finds
-it again when that one dies. Every kind of work may be done twice without harm.
+it again when that one dies. Every kind of work may be done twice without harm. When, and by which
+process, is `background.py`'s affair.
 
 Source: design §6; celery/celery issue 5935 for why work is never only in a broker.
 """
@@ -9,17 +10,20 @@ Source: design §6; celery/celery issue 5935 for why work is never only in a bro
 from __future__ import annotations
 
 import json
+import math
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import orm
+from structlog.contextvars import bound_contextvars
 
 from imageapi.catalog import now_ms
 from imageapi.errors import ImageAPIError, NotFound, UndecodablePicture
 from imageapi.extensions import read, transaction
 from imageapi.models import Work
-from imageapi.telemetry import log
+from imageapi.telemetry import log, request_id
 
 LEASE_MS = 60_000
 """How long one process may take over a piece of work before another one tries."""
@@ -34,6 +38,15 @@ _BACKLOG = sa.select(
 ).group_by(Work.kind)
 
 Handler = Callable[[dict[str, Any]], None]
+
+
+class _Taken(NamedTuple):
+    """A piece of work, and what is added to every line that is logged while it is done."""
+
+    kind: str
+    payload: dict[str, Any]
+    context: dict[str, str]
+
 
 _HANDLERS: dict[str, Handler] = {}
 _DUE = (
@@ -52,8 +65,13 @@ def kind(name: str) -> Callable[[Handler], Handler]:
 
 
 def record(session: orm.Session, name: str, payload: Mapping[str, Any], delay_ms: int = 0) -> int:
-    """Leave work to be done after the transaction of `session`; returns its number for `run`."""
-    row = Work(kind=name, payload=json.dumps(payload), due_ms=now_ms() + delay_ms)
+    """Leave work to be done after the transaction of `session`; returns its number."""
+    row = Work(
+        kind=name,
+        payload=json.dumps(payload),
+        due_ms=now_ms() + delay_ms,
+        request_id=request_id(),
+    )
     session.add(row)
     session.flush()
     return row.id
@@ -64,7 +82,15 @@ def run(number: int) -> bool:
     taken = _take_up(number)
     if taken is None:
         return True
-    name, payload = taken
+    with bound_contextvars(**taken.context):
+        if not _done(taken.kind, taken.payload):
+            return False
+    with transaction() as session:
+        session.execute(sa.delete(Work).where(Work.id == number))
+    return True
+
+
+def _done(name: str, payload: dict[str, Any]) -> bool:
     try:
         _HANDLERS[name](payload)
     except (NotFound, UndecodablePicture) as error:
@@ -73,15 +99,19 @@ def run(number: int) -> bool:
     except (ImageAPIError, sa.exc.SQLAlchemyError) as error:
         log.warning("work failed", work=name, why=str(error))
         return False
-    with transaction() as session:
-        session.execute(sa.delete(Work).where(Work.id == number))
     return True
 
 
-def run_due() -> int:
-    """Do what is due, a batch at most; returns how many pieces there were."""
+def run_due(until: float = math.inf) -> int:
+    """Do what is due, a batch at most; returns how many pieces there were.
+
+    Args:
+        until: the moment (`time.monotonic`) after which no more of them is begun.
+    """
     due = [row.id for row in read(_DUE, now=now_ms())]
     for number in due:
+        if time.monotonic() > until:
+            break
         run(number)
     return len(due)
 
@@ -112,7 +142,7 @@ def backlog() -> dict[str, Backlog]:
     return found
 
 
-def _take_up(number: int) -> tuple[str, dict[str, Any]] | None:
+def _take_up(number: int) -> _Taken | None:
     now = now_ms()
     with transaction() as session:
         row = session.get(Work, number, with_for_update={"skip_locked": True})
@@ -120,4 +150,5 @@ def _take_up(number: int) -> tuple[str, dict[str, Any]] | None:
             return None
         row.attempts += 1
         row.due_ms = now + LEASE_MS * row.attempts
-        return row.kind, json.loads(row.payload)
+        context = {"request_id": row.request_id} if row.request_id else {}
+        return _Taken(row.kind, json.loads(row.payload), context)

@@ -129,3 +129,26 @@ def test_all_processes_count_together_in_redis():
             after = requests.get(f"{app.url}{LIST}", timeout=5).status_code
     assert statuses == [401] * 10 + [429] * 2
     assert after == 401
+
+
+def test_a_redis_that_hangs_or_is_emptied_is_not_waited_for():
+    """Threats F26: no 5xx; each process counts its own until Redis answers again."""
+    with redis.redis() as server:
+        settings = {"IMAGEAPI_RATE_LIMIT": "1000/minute", "IMAGEAPI_REDIS_URL": server.url}
+        with gunicorn.gunicorn(settings, "--workers=2", "--threads=2") as app:
+
+            def ask(times=20):
+                for _ in range(times):
+                    answer = requests.get(f"{app.url}{LIST}", timeout=30)
+                    assert answer.status_code == 401
+                    assert answer.elapsed.total_seconds() < 2
+                return answer
+
+            assert ask().headers["RateLimit-Limit"] == "1000"
+            server.pause()
+            ask()
+            server.resume()
+            server.kill()
+            assert ask().headers["RateLimit-Limit"] == "1000"
+            server.start()  # and knows nothing
+            assert ask().headers["RateLimit-Limit"] == "1000"
