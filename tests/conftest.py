@@ -25,6 +25,7 @@ from imageapi.auth import tokens
 from imageapi.extensions import db, transaction
 from imageapi.settings import Settings
 from tests.servers.postgres import Postgres, by_psycopg, postgres
+from tests.storages import cloudinary_server, on_cloudinary, s3, s3_server, storage  # noqa: F401 - fixtures
 
 pytest.register_assert_rewrite("imageapi.storage.conformance")
 

@@ -156,16 +156,21 @@ def _copies(session: orm.Session, objects: set[int]) -> list[int]:
 
 
 def _remove_bytes(session: orm.Session, row: Any, freed: set[int]) -> int:
-    by_us = row.rendered and not renditions.rendered_by_url(row.storage)
-    keys = renditions.keys(renditions.picture(row)) if by_us else []
+    by_us = not renditions.rendered_by_url(row.storage)
+    keys = renditions.keys(renditions.picture(row)) if by_us and row.rendered else []
     if row.object_id in freed:
         freed.discard(row.object_id)
         keys.append(row.key)
-    return work.record(session, "remove", {"storage": row.storage, "keys": keys})
+    edited = row.id if by_us and row.revision else None
+    payload = {"storage": row.storage, "keys": keys, "edited": edited}
+    return work.record(session, "remove", payload)
 
 
 @work.kind("remove")
 def _remove(payload: dict[str, Any]) -> None:
-    storage = library().storages[payload["storage"]]
-    for key in payload["keys"]:
+    storage, keys = library().storages[payload["storage"]], payload["keys"]
+    if edited := payload.get("edited"):
+        # A URL of S3 shows what is there: renditions of earlier revisions must not outlive the image.
+        keys = [*keys, *(found.key for found in storage.list(f"{edited[:2]}/{edited}."))]
+    for key in keys:
         storage.delete(key)

@@ -21,7 +21,6 @@ from imageapi.errors import (
     NotFound,
     StorageError,
     StorageNotFound,
-    StorageUnavailable,
     UndecodablePicture,
 )
 from imageapi.extensions import Row, read, transaction
@@ -97,7 +96,7 @@ def _urls(row: Row, now: float) -> dict[str, str] | None:
     try:
         storage = shelf.storages[row.storage]
         return {r.name: storage.rendition_url(shown, r, now) for r in shelf.renditions}
-    except StorageUnavailable:
+    except StorageError:
         return None
 
 
@@ -260,7 +259,7 @@ def rendered_by_url(storage: str) -> bool:
     """Whether a storage renders any edit by URL, so that we need not."""
     try:
         return library().storages[storage].renders
-    except StorageUnavailable:
+    except StorageError:
         return False
 
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+import dataclasses
+from types import SimpleNamespace
 
+import pytest
+import requests
+
+from imageapi.catalog import library
 from tests.conftest import jpeg, part
 
 
@@ -49,7 +54,36 @@ def api(client, token):
 
 
 @pytest.fixture
-def anna(api, album):
+def settings(settings, storage):
+    return dataclasses.replace(settings, storage=storage)
+
+
+@pytest.fixture
+def anna(api, album, storage):
     """Requests of the owner of the album `holidays`."""
-    album("holidays", owner="anna")
+    album("holidays", owner="anna", storage=storage)
     return api(user_id="anna")
+
+
+@pytest.fixture
+def fetch(client):
+    """`fetch(url)`: what a browser gets, whether from us or from the storage."""
+
+    def get(url):
+        if url.startswith("/"):
+            return client.get(url)
+        answer = requests.get(url, timeout=10)
+        return SimpleNamespace(status_code=answer.status_code, data=answer.content)
+
+    return get
+
+
+@pytest.fixture
+def stored(app, storage):
+    """`stored()`: the keys of what the storage holds, originals and renditions."""
+
+    def keys():
+        with app.app_context():
+            return [found.key for found in library().storages[storage].list()]
+
+    return keys

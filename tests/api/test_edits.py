@@ -13,6 +13,7 @@ from PIL import Image as Pillow
 from imageapi import geometry, models
 from imageapi.extensions import read
 from tests.conftest import jpeg
+from tests.storages import everywhere
 
 TURNS = 312 if os.environ.get("FAULTS") == "full" else 3
 """How often each of 32 threads edits: 9,984 edits, or 96."""
@@ -23,13 +24,14 @@ def image(anna):
     return anna.upload(data=jpeg(300, 200))
 
 
-def opened(client, url):
-    response = client.get(url)
+def opened(fetch, url):
+    response = fetch(url)
     assert response.status_code == 200
     return Pillow.open(io.BytesIO(response.data))
 
 
-def test_a_crop_and_a_rotation_show_in_size_and_renditions(anna, client, image):
+@everywhere
+def test_a_crop_and_a_rotation_show_in_size_and_renditions(anna, fetch, image):
     path = f"/images/{image['public_id']}"
     edit = {"rotation": "90", "crop_x": "10.4", "crop_y": "20", "crop_w": "100.2", "crop_h": "50"}
     edited = anna.put(path, data=edit)
@@ -41,11 +43,12 @@ def test_a_crop_and_a_rotation_show_in_size_and_renditions(anna, client, image):
     assert anna.get(path).json == body
     assert body["infos"] == image["infos"]
     assert body["thumbnails"] != image["thumbnails"]
-    assert opened(client, body["thumbnails"]["full"]).size == (50, 101)
+    assert opened(fetch, body["thumbnails"]["full"]).size == (50, 101)
     # The old revision serves until its URLs end.
-    assert opened(client, image["thumbnails"]["full"]).size == (300, 200)
+    assert opened(fetch, image["thumbnails"]["full"]).size == (300, 200)
 
 
+@everywhere
 def test_fields_that_are_not_sent_keep_their_values(anna, image):
     path = f"/images/{image['public_id']}"
     anna.put(path, json={"crop_x": 1, "crop_y": 2, "crop_w": 30, "crop_h": 40})
@@ -141,7 +144,8 @@ def test_the_revision_counts_the_edits_of_32_threads(app, token, anna, image):
     assert statuses.count(200) >= 16
 
 
-def test_a_duplicate_shares_bytes_and_copies_the_edit(app, anna, client, image):
+@everywhere
+def test_a_duplicate_shares_bytes_and_copies_the_edit(app, anna, fetch, image):
     path = f"/images/{image['public_id']}"
     anna.put(path, json={"rotation": 90})
     made = anna.post(f"{path}/duplicate")
@@ -150,7 +154,7 @@ def test_a_duplicate_shares_bytes_and_copies_the_edit(app, anna, client, image):
     assert made.headers["Location"] == f"/api/v1/images/{twin['public_id']}"
     assert twin["public_id"] != image["public_id"]
     assert (twin["infos"], twin["rotation"], twin["width"]) == (image["infos"], 90, 200)
-    assert opened(client, twin["thumbnails"]["full"]).size == (200, 300)
+    assert opened(fetch, twin["thumbnails"]["full"]).size == (200, 300)
     anna.put(f"/images/{twin['public_id']}", json={"rotation": 0})
     assert anna.get(path).json["rotation"] == 90
     with app.app_context():
@@ -158,23 +162,24 @@ def test_a_duplicate_shares_bytes_and_copies_the_edit(app, anna, client, image):
     assert anna.get("/albums/holidays").json["images_count"] == 2
 
 
-def test_bytes_go_with_the_last_image_on_them(app, anna, client, image):
+@everywhere
+def test_bytes_go_with_the_last_image_on_them(anna, fetch, stored, image, storage):
     twin = anna.post(f"/images/{image['public_id']}/duplicate").json
-    root = app.extensions["library"].settings.instance / "storage" / "local"
-
-    def stored():
-        return [path for path in root.glob("??/*") if path.is_file()]
-
-    assert len(stored()) == 7
+    renditions = 0 if storage == "cloudinary" else 3
+    assert len(stored()) == 1 + 2 * renditions
     deleted = anna.delete(f"/images/{image['public_id']}")
     assert deleted.status_code == 204
     assert {"Content-Type", "Vary", "Content-Length"}.isdisjoint(dict(deleted.headers))
-    assert len(stored()) == 4
+    assert len(stored()) == 1 + renditions
     assert anna.get(f"/images/{image['public_id']}").status_code == 404
-    assert client.get(image["thumbnails"]["full"]).status_code == 404
+    if renditions:
+        assert fetch(image["thumbnails"]["full"]).status_code == 404
+    assert fetch(twin["thumbnails"]["full"]).status_code == 200
     assert anna.get(f"/images/{twin['public_id']}/original").status_code == 200
     assert anna.delete(f"/images/{twin['public_id']}").status_code == 204
     assert stored() == []
+    assert fetch(image["thumbnails"]["full"]).status_code == 404
+    assert fetch(twin["thumbnails"]["full"]).status_code == 404
     assert anna.delete(f"/images/{twin['public_id']}").status_code == 404
     album = anna.get("/albums/holidays").json
     assert (album["images_count"], album["thumbnails"]) == (0, [])
@@ -199,7 +204,8 @@ def test_without_its_original_a_rendition_is_the_blank_picture(app, anna, client
     assert anna.get(f"/images/{image['public_id']}").status_code == 200
 
 
-def test_the_geometry_speaks_of_the_upright_picture(anna, client):
+@everywhere
+def test_the_geometry_speaks_of_the_upright_picture(anna, fetch):
     exif = Pillow.Exif()
     exif[0x0112] = 6
     image = anna.upload(data=jpeg(60, 40, exif=exif))
@@ -209,4 +215,4 @@ def test_the_geometry_speaks_of_the_upright_picture(anna, client):
         json={"crop_x": 0, "crop_y": 0, "crop_w": 40, "crop_h": 10, "rotation": 270},
     ).json
     assert (body["width"], body["height"]) == (10, 40)
-    assert opened(client, body["thumbnails"]["full"]).size == geometry.Size(10, 40)
+    assert opened(fetch, body["thumbnails"]["full"]).size == geometry.Size(10, 40)

@@ -5,6 +5,8 @@ import re
 
 import pytest
 
+from tests.storages import s3_settings
+
 
 def test_the_storages_are_listed(flask, album):
     album(storage="attic")
@@ -50,3 +52,37 @@ def test_a_broken_storage_that_is_not_in_use_is_only_told(flask):
     assert re.search(
         r"^spare: .*no plugin 'no-such-plugin'.* \(not in use\)$", done.stdout, re.MULTILINE
     )
+
+
+@pytest.mark.configure(
+    storage="photos",
+    storages={"photos": "s3", "typo": "s4", "bare": "cloudinary", "local": "local"},
+)
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("BUCKET", "no-such-bucket", "The bucket does not exist."),
+        ("SECRET_ACCESS_KEY", "another-secret-of-it", "refuses"),
+        ("ENDPOINT_URL", "http://127.0.0.1:9", "does not answer"),
+        ("BUCKET", None, "IMAGEAPI_STORAGE_PHOTOS_BUCKET is required"),
+    ],
+)
+def test_what_is_wrong_is_said_in_words(app, flask, s3_server, monkeypatch, variable, value, words):
+    given = s3_settings(s3_server)
+    for name, text in given.items():
+        monkeypatch.setenv(name.replace("_S3_", "_PHOTOS_"), text)
+    assert "photos: usable" in flask("storages", "check").stdout.splitlines()
+    app.extensions["library"].storages._loaded.clear()
+    if value is None:
+        monkeypatch.delenv(f"IMAGEAPI_STORAGE_PHOTOS_{variable}")
+    else:
+        monkeypatch.setenv(f"IMAGEAPI_STORAGE_PHOTOS_{variable}", value)
+    done = flask("storages", "check")
+    lines = dict(line.split(": ", 1) for line in done.stdout.splitlines())
+    assert done.exit_code == 1
+    assert words in lines["photos"]
+    assert "no plugin 's4'" in lines["typo"]
+    assert "IMAGEAPI_STORAGE_BARE_CLOUD_NAME is required" in lines["bare"]
+    assert lines["local"].startswith("usable")
+    for secret in (given["IMAGEAPI_STORAGE_S3_SECRET_ACCESS_KEY"], "another-secret-of-it"):
+        assert secret not in done.output

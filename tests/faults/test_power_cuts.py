@@ -26,7 +26,7 @@ from tests.faults.powercut import Recording, record
 from tests.servers.gunicorn import environment, flask, gunicorn
 from tests.servers.need import need_module
 from tests.servers.seaweedfs import seaweedfs
-from tests.upkeep.conftest import BUCKET, s3_settings
+from tests.storages import BUCKET, s3_settings
 
 FULL = os.environ.get("FAULTS") == "full"
 CUTS = {"clients": 500, "operators": 300, "hand-ins": 200}

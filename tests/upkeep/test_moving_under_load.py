@@ -22,7 +22,7 @@ import requests
 
 from tests.conftest import jpeg
 from tests.servers.gunicorn import ROOT, gunicorn
-from tests.upkeep.conftest import cloudinary_settings, s3_settings
+from tests.storages import cloudinary_settings, s3_settings
 
 IMAGES = 3000 if os.environ.get("FAULTS") == "full" else 100
 LEGS = ("s3", "cloudinary", "local")
