@@ -37,7 +37,7 @@ test: lint  ## Lint, every test, and those that have rows again on PostgreSQL.
 	$(BIN)/pytest -n 2 --dist loadfile --database postgresql
 
 faults: $(VENV)/dev.stamp  ## Faults, fuzzing and races with their full figures (hours, not minutes).
-	FAULTS=full $(BIN)/pytest tests tests/tasks
+	FAULTS=full $(BIN)/pytest tests
 
 bench: $(VENV)/dev.stamp  ## Measure ours beside its peers, in one run.
 	$(BIN)/python -m bench
