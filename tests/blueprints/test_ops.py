@@ -11,12 +11,13 @@ import time
 
 import pytest
 import requests
+import sqlalchemy as sa
 from prometheus_client.parser import text_string_to_metric_families
 
 from imageapi import metrics
 from imageapi.catalog import library, readiness, work
 from imageapi.errors import StorageDenied, StorageUnavailable
-from imageapi.extensions import transaction
+from imageapi.extensions import db, transaction
 from imageapi.storage import breaker
 from tests.blueprints.conftest import FORM, IMAGES, form
 from tests.blueprints.test_errors import SAFETY, assert_problem
@@ -87,7 +88,8 @@ def test_a_broken_storage_of_other_albums_is_degraded(app, client, album):
 
 
 def test_a_database_that_is_not_migrated_is_red(app, client):
-    (app.extensions["library"].settings.instance / "imageapi.sqlite3").unlink()
+    with app.app_context(), db.engine.begin() as connection:
+        connection.execute(sa.text("DROP TABLE generation"))
     answer = client.get("/readyz")
     assert answer.status_code == 503
     assert "flask db upgrade" in answer.json["checks"]["database"]["reason"]
