@@ -196,10 +196,11 @@ class TestCompose:
         assert settings.load().trusted_proxies == 1
 
     def test_its_commands_exist(self, tmp_path):
-        env = environment(tmp_path / "instance")
+        broker = compose()["services"]["worker"]["environment"]["IMAGEAPI_BROKER_URL"]
+        env = environment(tmp_path / "instance", {"IMAGEAPI_BROKER_URL": broker})
         for service in compose()["services"].values():
             command = service.get("command", [])
-            if command[:1] == ["flask"]:
+            if command[:1] in (["flask"], ["celery"]):
                 words = [sys.executable, "-m", *command, "--help"]
                 subprocess.run(
                     words, check=True, cwd=ROOT, capture_output=True, timeout=60, env=env

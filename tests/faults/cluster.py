@@ -1,4 +1,4 @@
-"""The whole service on loopback: two gunicorn hosts behind nginx, PostgreSQL, Redis, SeaweedFS.
+"""The whole service on loopback: two hosts behind nginx, two workers, PostgreSQL, Redis, SeaweedFS.
 
 `python -m tests.faults.cluster` runs it until Ctrl-C.
 """
@@ -16,10 +16,11 @@ import boto3
 from botocore.config import Config
 
 from tests.deploy.site import site
+from tests.servers.celery import Worker, celery
 from tests.servers.gunicorn import Application, gunicorn
 from tests.servers.nginx import Nginx, nginx
 from tests.servers.postgres import Postgres, postgres
-from tests.servers.process import Server
+from tests.servers.process import Process
 from tests.servers.redis import Redis, redis
 from tests.servers.seaweedfs import S3Server, seaweedfs
 
@@ -36,6 +37,7 @@ class Cluster:
 
     nginx: Nginx
     hosts: list[Application]
+    workers: list[Worker]
     database: Postgres
     redis: Redis
     storage: S3Server
@@ -47,15 +49,19 @@ class Cluster:
         return {"Authorization": f'Token token="{self.token}"'}
 
     @property
-    def parts(self) -> Mapping[str, Server]:
+    def parts(self) -> Mapping[str, Process]:
         """What can be killed and brought back, by name."""
-        hosts = {f"host {number}": host for number, host in enumerate(self.hosts)}
+        several = {"host": self.hosts, "worker": self.workers}
         return {
-            **hosts,
-            "database": self.database,
-            "redis": self.redis,
-            "storage": self.storage,
-            "nginx": self.nginx,
+            **{
+                f"{kind} {number}": part.process
+                for kind, parts in several.items()
+                for number, part in enumerate(parts)
+            },
+            "database": self.database.process,
+            "redis": self.redis.process,
+            "storage": self.storage.process,
+            "nginx": self.nginx.process,
         }
 
 
@@ -71,7 +77,8 @@ def cluster() -> Iterator[Cluster]:
         env = {
             "IMAGEAPI_SECRET_KEYS": secrets.token_urlsafe(48),
             "IMAGEAPI_DATABASE_URL": url.replace("postgresql", "postgresql+psycopg", 1),
-            "IMAGEAPI_REDIS_URL": cache.url,
+            "IMAGEAPI_BROKER_URL": cache.url,
+            "IMAGEAPI_REDIS_URL": cache.url.removesuffix("/0") + "/1",
             "IMAGEAPI_RATE_LIMIT": "100000/minute",
             "IMAGEAPI_TRUSTED_PROXIES": "1",
             "IMAGEAPI_LOG_LEVEL": "WARNING",
@@ -84,12 +91,14 @@ def cluster() -> Iterator[Cluster]:
             "IMAGEAPI_STORAGE_S3_ADDRESSING_STYLE": "path",
         }
         hosts = [stack.enter_context(gunicorn(env, migrate=number == 0)) for number in range(2)]
+        workers = [stack.enter_context(celery(hosts[0].env)) for _ in range(2)]
         front = stack.enter_context(nginx(site([host.port for host in hosts])))
         hosts[0].flask("albums", "create", "holidays", "--owner", "anna")
         token = hosts[0].flask("token", "create", "--user", "anna").stdout.strip()
         yield Cluster(
             nginx=front,
             hosts=hosts,
+            workers=workers,
             database=database,
             redis=cache,
             storage=storage,
@@ -114,7 +123,7 @@ def main() -> None:
     with cluster() as running:
         sys.stdout.write(f"{running.nginx.url}\n{running.headers['Authorization']}\n")
         for name, part in running.parts.items():
-            sys.stdout.write(f"{name}: port {part.port}, pid {part.pid}, {part.directory}\n")
+            sys.stdout.write(f"{name}: pid {part.pid}, {part.log}\n")
         sys.stdout.flush()
         while True:
             time.sleep(60)
