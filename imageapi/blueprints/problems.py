@@ -74,6 +74,9 @@ def _known(cause: Exception) -> errors.ImageAPIError:
         return errors.DatabaseUnavailable()
     if isinstance(cause, sa.exc.DBAPIError) and cause.connection_invalidated:
         return errors.DatabaseUnavailable()
+    if isinstance(cause, OSError):
+        # A disk or a descriptor that something beside the storages needed.
+        return errors.StorageUnavailable()
     if isinstance(cause, HTTPException) and cause.code in _BY_STATUS:
         allow = dict(cause.get_headers()).get("Allow")
         return _BY_STATUS[cause.code](headers={"Allow": allow} if allow else None)

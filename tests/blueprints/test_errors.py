@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 
@@ -250,6 +251,7 @@ def test_a_view_that_is_replaced(app, client, monkeypatch, capsys):
             "error",
         ),
         (StorageFull("The storage is full."), 507, "storage_full", "error"),
+        (OSError(errno.EIO, "canary"), 503, "storage_unavailable", "error"),
         (ImATeapot(), 400, "bad_request", "info"),
         (Gone("<b>gone</b>"), 400, "bad_request", "info"),
         (RecursionError("canary"), 500, "internal_error", "error"),
