@@ -271,8 +271,7 @@ def _file_name(name: str) -> str:
 
 
 def _discard(storage: Storage, shown: Picture) -> None:
-    for key in (shown.key, *renditions.keys(shown)):
-        originals.discard(storage, key)
+    originals.discard(storage, shown.key, *renditions.keys(shown))
 
 
 def _position(position: Position | None) -> str | None:

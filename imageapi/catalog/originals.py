@@ -120,9 +120,14 @@ def copy(row: Row, source: Storage, key: str, target: Storage) -> str:
     return made
 
 
-def discard(storage: Storage, key: str) -> None:
+def discard(storage: Storage, *keys: str) -> None:
     """Remove bytes that no row knows of, if that can be done now; else `collect` does it later."""
-    try:
-        storage.delete(key)
-    except StorageError as error:
-        log.warning("bytes without a row were left", storage=storage.name, key=key, why=str(error))
+    for key in keys:
+        try:
+            storage.delete(key)
+        except StorageUnavailable as error:
+            # The next key would be waited for as long.
+            log.warning("bytes without a row were left", storage=storage.name, why=str(error))
+            return
+        except StorageError as error:
+            log.warning("bytes without a row were left", key=key, why=str(error))
