@@ -39,15 +39,25 @@ def picture(tmp_path: Path) -> Path:
     return path
 
 
+_others: set[int] = set()
+
+
+def helpers() -> list[psutil.Process]:
+    """What this process has started, but for the servers of other tests."""
+    return [child for child in psutil.Process().children() if child.pid not in _others]
+
+
 def children() -> list[psutil.Process]:
     """The helper and what it forked."""
-    return psutil.Process().children(recursive=True)
+    return [process for one in helpers() for process in (one, *one.children(recursive=True))]
 
 
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch) -> Iterator[None]:
     """Cores that no other process of this machine counts, and nothing left in the end."""
     monkeypatch.setattr(helper, "HOST", f"\0imageapi-test-{os.getpid()}")
+    helper._helper.stop()
+    _others.update(child.pid for child in psutil.Process().children())
     yield
     helper._helper.stop()
     assert children() == []
@@ -134,7 +144,7 @@ def test_a_spare_that_died_is_replaced(picture: Path):
 
 def wait_for_spare() -> psutil.Process:
     """The child that waits for its picture."""
-    (parent,) = psutil.Process().children()
+    (parent,) = helpers()
     deadline = time.monotonic() + 10
     while not (found := [child for child in parent.children() if child.name() == parent.name()]):
         assert time.monotonic() < deadline
@@ -144,18 +154,18 @@ def wait_for_spare() -> psutil.Process:
 
 def test_a_helper_that_died_is_started_again(picture: Path):
     imaging.probe(picture, LIMITS)
-    (first,) = psutil.Process().children()
+    (first,) = helpers()
     first.kill()
     first.wait()
     assert imaging.probe(picture, LIMITS).format == "jpg"
-    assert psutil.Process().children()[0].pid != first.pid
+    assert helpers()[0].pid != first.pid
 
 
 def test_the_helper_knows_no_secret(picture: Path, monkeypatch):
     monkeypatch.setenv("IMAGEAPI_SECRET_KEYS", "a-secret-of-the-server")
     helper._helper.stop()
     imaging.probe(picture, LIMITS)
-    (process,) = psutil.Process().children()
+    (process,) = helpers()
     assert set(process.environ()) == {"PATH", "LC_ALL"}
     names = {Path(file.path).name for file in process.open_files()}
     assert not {name for name in names if "sqlite" in name}
@@ -316,16 +326,16 @@ def test_threads_get_their_own_answers(tmp_path: Path):
 
 def test_a_forked_process_has_a_helper_of_its_own(picture: Path):
     expected = dataclasses.asdict(imaging.probe(picture, LIMITS))
-    (ours,) = psutil.Process().children()
+    (ours,) = helpers()
     pid = os.fork()
     if pid == 0:
         same = dataclasses.asdict(imaging.probe(picture, LIMITS)) == expected
-        other = [child.pid for child in psutil.Process().children()] != [ours.pid]
+        other = [child.pid for child in helpers()] != [ours.pid]
         helper._helper.stop()
         os._exit(0 if same and other else 1)
     assert os.waitpid(pid, 0)[1] == 0
     assert imaging.probe(picture, LIMITS).format == "jpg"
-    assert [child.pid for child in psutil.Process().children()] == [ours.pid]
+    assert [child.pid for child in helpers()] == [ours.pid]
 
 
 def test_helper_and_children_end_with_a_process_that_is_killed(tmp_path: Path):
