@@ -72,10 +72,12 @@ class Reader:
             url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT", **connections.arguments(url)
         )
         connections.prepare(self._engine, limits, pause, writes=False)
+        self._pause = pause
         self._local = threading.local()
 
     def __call__(self, statement: sa.Executable, /, **parameters: Any) -> Sequence[Row]:
         """All rows of `statement`; a connection that the server dropped is replaced once."""
+        self._pause.refuse()
         try:
             return self._rows(statement, parameters)
         except sa.exc.DBAPIError as error:
