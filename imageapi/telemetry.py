@@ -159,7 +159,7 @@ class _FromLibraries(logging.Handler):
 
 
 class _StandardError:
-    """Where the lines go; its faults are its own: no request fails for a log on a full disk."""
+    """Where all lines go; its faults are its own: no request fails for a log on a full disk."""
 
     # Looked up at each use: a test, or a daemon that reopens its files, may have replaced it.
     def write(self, text: str) -> None:
@@ -200,7 +200,7 @@ def answered(
     """
     if _output.requests:
         path = quoted(blanked(path))
-        sys.stderr.write(
+        _STANDARD_ERROR.write(
             f'{{"request_id": "{request_id}", "method": {quoted(method)}, '
             f'"endpoint": "{endpoint}", "path": {path}, "status": {status}, '
             f'"ms": {seconds * 1000:.3f}, "bytes": {length}, "address": {quoted(address)}, '
@@ -219,7 +219,7 @@ def audit(otherwise: Path | None = None, /, **facts: Any) -> None:
     event = {**facts, "event": "audit", "timestamp": _now()}
     line = json.dumps(redact(None, "", event), ensure_ascii=True) + "\n"
     if target is None:
-        sys.stderr.write(line)
+        _STANDARD_ERROR.write(line)
         return
     try:
         # Opened each time, so that it may be moved away; one write, so that lines stay whole.
@@ -229,7 +229,7 @@ def audit(otherwise: Path | None = None, /, **facts: Any) -> None:
         finally:
             os.close(file)
     except OSError as error:
-        sys.stderr.write(line)
+        _STANDARD_ERROR.write(line)
         log.error("the audit log can not be written", why=str(error))  # noqa: TRY400 - why is enough
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -117,6 +118,28 @@ def changes(app, client, album, token):
         "albums.delete": lambda: client.delete("/api/v1/albums/renamed", headers=owner),
     }
     return calls, {"image": image, "tag": tag, "tag_image": tagged, "share": share["id"]}
+
+
+class _FullDisk:
+    """Standard error on a disk that takes no more."""
+
+    def write(self, *_text):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    flush = write
+
+
+def test_a_log_that_can_not_be_written_fails_no_request(client, album, token, monkeypatch):
+    album()
+    owner = token(user_id="anna")
+    with monkeypatch.context() as patched:
+        patched.setattr("sys.stderr", _FullDisk())
+        data = form(("file", jpeg(), "a.jpg"))
+        made = client.post(IMAGES, data=data, content_type=FORM, headers=owner)
+        refused = client.get(IMAGES)
+        shown = client.get(IMAGES, headers=owner)
+    assert (made.status_code, refused.status_code, shown.status_code) == (201, 401, 200)
+    assert [image["public_id"] for image in shown.json] == [made.json["public_id"]]
 
 
 def test_every_change_leaves_one_audit_line(app, changes, capsys):
