@@ -317,6 +317,7 @@ class Storages:
         self._plugins = dict(plugins)
         self._context = context
         self._observe = observe
+        self._classes: dict[str, type[Backend]] = {}
         self._loaded: dict[str, Storage] = {}
         self._lock = threading.Lock()
 
@@ -383,6 +384,13 @@ class Storages:
         return Storage(backend, self._observe)
 
     def _class(self, name: str) -> type[Backend]:
+        # To look for an entry point is to read what every installed package says of itself.
+        found = self._classes.get(name)
+        if found is None:
+            found = self._classes[name] = self._found(name)
+        return found
+
+    def _found(self, name: str) -> type[Backend]:
         plugin = self._plugins.get(name)
         if plugin is None:
             raise StorageUnavailable(f"There is no storage {name!r}.")
