@@ -135,9 +135,10 @@ def _add(
 ) -> tuple[str, bool]:
     if known := find(album.id, staged.sha256):
         return known, False
-    for held in read(_HELD, album_id=album.id):  # before the work; what counts is the write
-        _demand_room(held, images=1, size=staged.length)
     shelf = library()
+    if shelf.settings.album_max_images or shelf.settings.album_max_bytes:
+        for held in read(_HELD, album_id=album.id):  # before the work; what counts is the write
+            _demand_room(held, images=1, size=staged.length)
     probe, rendered = imaging.take_in(staged.path, shelf.renditions, shelf.limits)
     staged = dataclasses.replace(staged, format=probe.format, size=probe.size)
     storage = shelf.storages[album.storage]
