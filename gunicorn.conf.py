@@ -4,7 +4,6 @@ Source: https://docs.gunicorn.org/en/stable/settings.html.
 """
 
 import gc
-import json
 import os
 import resource
 import socket
@@ -29,7 +28,7 @@ METRICS = Path(
 
 from prometheus_client.multiprocess import mark_process_dead  # noqa: E402
 
-from imageapi.blueprints.problems import PROBLEM_TYPE  # noqa: E402
+from imageapi.blueprints import problems  # noqa: E402
 from imageapi.blueprints.responses import SAFETY  # noqa: E402
 from imageapi.errors import BadRequest, ImageAPIError  # noqa: E402
 from imageapi.settings import SettingsError, load  # noqa: E402
@@ -101,20 +100,10 @@ def write_problem(connection: Any, status: int, _reason: str, _message: str) -> 
     """Refuse what is no HTTP as everything else is refused, not in HTML."""
     error = BadRequest() if status < 500 or status == 501 else ImageAPIError()
     request_id = str(uuid.uuid4())
-    body = json.dumps(
-        {
-            "type": "about:blank",
-            "title": error.title,
-            "status": error.status,
-            "detail": str(error),
-            "instance": f"urn:uuid:{request_id}",
-            "code": error.code,
-        },
-        separators=(",", ":"),
-    )
+    body = problems.body(error, request_id)
     headers = [
         *SAFETY,
-        ("Content-Type", PROBLEM_TYPE),
+        ("Content-Type", problems.PROBLEM_TYPE),
         ("X-Request-Id", request_id),
         ("Content-Length", str(len(body))),
         ("Connection", "close"),
@@ -123,7 +112,7 @@ def write_problem(connection: Any, status: int, _reason: str, _message: str) -> 
         f"HTTP/1.1 {error.status} {error.title}",
         *(f"{name}: {value}" for name, value in headers),
     ]
-    util.write_nonblock(connection, "\r\n".join([*head, "", body]).encode())
+    util.write_nonblock(connection, "\r\n".join([*head, "", ""]).encode() + body)
 
 
 util.write_error = write_problem

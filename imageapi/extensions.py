@@ -140,8 +140,7 @@ def reader() -> Reader:
 
 def read(statement: sa.Executable, /, **parameters: Any) -> Sequence[Row]:
     """The rows of a statement that only reads: no ORM, no transaction."""
-    found: Reader = current_app.extensions["reader"]
-    return found(statement, **parameters)
+    return reader()(statement, **parameters)
 
 
 @contextlib.contextmanager

@@ -85,21 +85,26 @@ def _known(cause: Exception) -> errors.ImageAPIError:
     return errors.ImageAPIError()
 
 
-def problem(error: errors.ImageAPIError) -> Response:
-    """The answer for `error`: all the safety headers, no X-token, no X-Runtime."""
-    body: dict[str, Any] = {
+def body(error: errors.ImageAPIError, request_id: str) -> bytes:
+    """The problem as JSON, of the type `PROBLEM_TYPE`."""
+    said: dict[str, Any] = {
         "type": "about:blank",
         "title": error.title,
         "status": error.status,
         "detail": str(error),
-        "instance": f"urn:uuid:{g.request_id}",
+        "instance": f"urn:uuid:{request_id}",
         "code": error.code,
     }
     if error.errors:
-        body["errors"] = [{"field": e.field, "message": e.message} for e in error.errors]
-    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+        said["errors"] = [{"field": e.field, "message": e.message} for e in error.errors]
+    text = json.dumps(said, ensure_ascii=False, separators=(",", ":"))
     # Half of a surrogate pair, in the name of a field say, is written as JSON's own escape of it.
-    data = text.encode("utf-8", "backslashreplace")
+    return text.encode("utf-8", "backslashreplace")
+
+
+def problem(error: errors.ImageAPIError) -> Response:
+    """The answer for `error`: all the safety headers, no X-token, no X-Runtime."""
+    data = body(error, g.request_id)
     headers = [
         *SAFETY,
         *error.headers.items(),

@@ -125,9 +125,8 @@ def discard(storage: Storage, *keys: str) -> None:
     for key in keys:
         try:
             storage.delete(key)
-        except StorageUnavailable as error:
-            # The next key would be waited for as long.
-            log.warning("bytes without a row were left", storage=storage.name, why=str(error))
-            return
         except StorageError as error:
-            log.warning("bytes without a row were left", key=key, why=str(error))
+            why = str(error)
+            log.warning("bytes without a row were left", storage=storage.name, key=key, why=why)
+            if isinstance(error, StorageUnavailable):
+                return  # the next key would be waited for as long

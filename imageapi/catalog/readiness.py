@@ -110,7 +110,7 @@ class Readiness:
             checks[f"storage {name}"] = (functools.partial(_check, name), needed)
         for name, url in (
             ("rate limits", shelf.settings.redis_url),
-            ("broker", getattr(shelf.settings, "broker_url", "")),
+            ("broker", shelf.settings.broker_url),
         ):
             if url:
                 checks[name] = (functools.partial(_ping, url), False)

@@ -73,13 +73,15 @@ def thumbnails(rows: Sequence[Row], around: Callable[[Row, str], str]) -> list[s
     window = now // shelf.settings.url_window
     made = shelf.thumbnails
     return [
-        made.get((row.id, row.revision, row.rendered, row.storage, row.album, window))
-        or _thumbnails(row, now, window, around)
+        made.get(kept := (row.id, row.revision, row.rendered, row.storage, row.album, window))
+        or _thumbnails(row, now, kept, around)
         for row in rows
     ]
 
 
-def _thumbnails(row: Row, now: float, window: float, around: Callable[[Row, str], str]) -> str:
+def _thumbnails(
+    row: Row, now: float, kept: tuple[Any, ...], around: Callable[[Row, str], str]
+) -> str:
     shelf = library()
     urls = _urls(row, now) if row.rendered else None
     if urls is None:
@@ -87,7 +89,7 @@ def _thumbnails(row: Row, now: float, window: float, around: Callable[[Row, str]
     text = around(row, _json(urls))
     if len(shelf.thumbnails) >= KEPT:
         shelf.thumbnails.clear()
-    shelf.thumbnails[row.id, row.revision, row.rendered, row.storage, row.album, window] = text
+    shelf.thumbnails[kept] = text
     return text
 
 
