@@ -47,6 +47,12 @@ def authorization(secret: str, expires: int, *albums: str) -> str:
     return f'Token token="{tokens.sign(claims, secret)}"'
 
 
+def disk() -> Path | None:
+    """Where files reach a disk: a folder in memory has no fsync to speak of."""
+    place = Path("/var/tmp")  # noqa: S108
+    return place if place.is_dir() else None
+
+
 def application(instance: Path, secret: str) -> Flask:
     """Our application on a new database in `instance`, brought up by its migrations."""
     app = create_app(Settings(secret_keys=(secret,), instance=instance))

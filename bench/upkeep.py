@@ -28,7 +28,7 @@ PEER = "read + SHA-256, one after the other"
 
 def rows(*, short: bool) -> Iterator[Row]:
     for name, (length, count, most) in SIZES.items():
-        with tempfile.TemporaryDirectory(prefix="imageapi-bench-", dir=_disk()) as folder:
+        with tempfile.TemporaryDirectory(prefix="imageapi-bench-", dir=library.disk()) as folder:
             app = library.application(Path(folder) / "instance", secrets.token_urlsafe(48))
             files = fill(app, length, count // (50 if short else 1))
             yield from _compared(app, files, name, length, most, turns=1 if short else 5)
@@ -93,8 +93,3 @@ def _compared(
     what = f"fsck of {len(files)} originals of {name}"
     yield Row(f"{what}, wall ms", median(ours) * 1e3, median(least) * 1e3, PEER, most)
     yield Row(f"{what}, MB/s", size / median(ours), size / median(least), PEER)
-
-
-def _disk() -> Path | None:
-    place = Path("/var/tmp")  # noqa: S108
-    return place if place.is_dir() else None

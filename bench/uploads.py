@@ -100,7 +100,7 @@ def upload(server: processes.Server, authorization: str, data: bytes) -> float:
 
 
 def rows(*, short: bool) -> Iterator[Row]:
-    with tempfile.TemporaryDirectory(prefix="imageapi-bench-", dir=_disk()) as name:
+    with tempfile.TemporaryDirectory(prefix="imageapi-bench-", dir=library.disk()) as name:
         folder, secret = Path(name), secrets.token_urlsafe(48)
         app = library.application(folder / "instance", secret)
         library.fill(app, [(ALBUM, 0)])
@@ -189,9 +189,3 @@ def _growth(server: processes.Server, authorization: str, *, short: bool) -> Ite
         grown = processes.memory(worker, "VmHWM") - before
         what = f"worker's peak above its size before, MiB: 50 MB {where}"
         yield Row(what, max(grown, 0.0), most=GROWTH_MIB, absolute=True)
-
-
-def _disk() -> Path | None:
-    """Where files reach a disk: a folder in memory has no fsync to speak of."""
-    place = Path("/var/tmp")  # noqa: S108
-    return place if place.is_dir() else None

@@ -12,9 +12,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-import boto3
-from botocore.config import Config
-
 from tests.deploy.site import site
 from tests.servers.celery import Worker, celery
 from tests.servers.gunicorn import Application, gunicorn
@@ -23,6 +20,7 @@ from tests.servers.postgres import Postgres, postgres
 from tests.servers.process import Process
 from tests.servers.redis import Redis, redis
 from tests.servers.seaweedfs import S3Server, seaweedfs
+from tests.storages import s3_api
 
 BUCKET = "pictures"
 
@@ -73,7 +71,7 @@ def cluster() -> Iterator[Cluster]:
         url = stack.enter_context(database.database())
         cache = stack.enter_context(redis())
         storage = stack.enter_context(seaweedfs())
-        _bucket(storage)
+        s3_api(storage).create_bucket(Bucket=BUCKET)
         env = {
             "IMAGEAPI_SECRET_KEYS": secrets.token_urlsafe(48),
             "IMAGEAPI_DATABASE_URL": url.replace("postgresql", "postgresql+psycopg", 1),
@@ -104,18 +102,6 @@ def cluster() -> Iterator[Cluster]:
             storage=storage,
             token=token,
         )
-
-
-def _bucket(storage: S3Server) -> None:
-    s3 = boto3.client(
-        "s3",
-        endpoint_url=storage.url,
-        region_name=storage.region,
-        aws_access_key_id=storage.access_key,
-        aws_secret_access_key=storage.secret_key,
-        config=Config(s3={"addressing_style": "path"}),
-    )
-    s3.create_bucket(Bucket=BUCKET)
 
 
 def main() -> None:

@@ -16,7 +16,6 @@ import sys
 import time
 from pathlib import Path
 
-import boto3
 import pytest
 import requests
 
@@ -26,7 +25,7 @@ from tests.faults.powercut import Recording, record
 from tests.servers.gunicorn import environment, flask, gunicorn
 from tests.servers.need import need_module
 from tests.servers.seaweedfs import seaweedfs
-from tests.storages import BUCKET, s3_settings
+from tests.storages import BUCKET, s3_api, s3_settings
 
 FULL = os.environ.get("FAULTS") == "full"
 CUTS = {"clients": 500, "operators": 300, "hand-ins": 200}
@@ -193,19 +192,9 @@ def hand_ins(server, keys: set[str]) -> Recording:
 
     recording = record(workload, prepare=prepare, size=ROOM)
     prefix = place.env["IMAGEAPI_STORAGE_S3_PREFIX"]
-    listed = client(server).list_objects_v2(Bucket=BUCKET, Prefix=prefix)
+    listed = s3_api(server).list_objects_v2(Bucket=BUCKET, Prefix=prefix)
     keys.update(entry["Key"].removeprefix(prefix) for entry in listed["Contents"])
     return recording
-
-
-def client(server):
-    return boto3.client(
-        "s3",
-        endpoint_url=server.url,
-        aws_access_key_id=server.access_key,
-        aws_secret_access_key=server.secret_key,
-        region_name=server.region,
-    )
 
 
 @pytest.mark.parametrize("workload", CUTS)
@@ -214,7 +203,7 @@ def test_what_was_answered_outlives_the_power(workload):
     with contextlib.ExitStack() as stack:
         if workload == "hand-ins":
             server = stack.enter_context(seaweedfs())
-            client(server).create_bucket(Bucket=BUCKET)
+            s3_api(server).create_bucket(Bucket=BUCKET)
             recording = hand_ins(server, keys)
         else:
             recording = clients() if workload == "clients" else operators()

@@ -75,6 +75,15 @@ class Service:
         assert answer.status_code != 503 or int(answer.headers["Retry-After"]) > 0
         return answer
 
+    def nobody_waits_for_silence(self):
+        """Uploads at once end in time; after five failures nobody waits."""
+        with ThreadPoolExecutor(5) as pool:
+            list(pool.map(lambda _: self.refused(UNAVAILABLE), range(5)))
+        begun = time.monotonic()
+        self.refused(UNAVAILABLE)
+        assert time.monotonic() - begun < 1
+        self.others_are_well()
+
     def others_are_well(self):
         assert self.read() == self.before
         assert self.upload("cellar").status_code == 201
@@ -176,14 +185,9 @@ def test_s3_refuses_connections_or_fails(bucket, proxy):
 
 
 def test_s3_frozen(bucket, s3_server):
-    """Uploads at once end in time; after five failures nobody waits; it thaws, and all is well."""
+    """It thaws, and all is well."""
     with frozen(s3_server):
-        with ThreadPoolExecutor(5) as pool:
-            list(pool.map(lambda _: bucket.refused(UNAVAILABLE), range(5)))
-        begun = time.monotonic()
-        bucket.refused(UNAVAILABLE)
-        assert time.monotonic() - begun < 1
-        bucket.others_are_well()
+        bucket.nobody_waits_for_silence()
     bucket.recovers()
 
 
@@ -282,12 +286,7 @@ def test_cloudinary_refuses_or_fails(cloud, cloudinary_server):
 
 def test_cloudinary_is_silent(cloud, cloudinary_server):
     with cloudinary_server.faults(match="/v1_1/", hang=20):
-        with ThreadPoolExecutor(5) as pool:
-            list(pool.map(lambda _: cloud.refused(UNAVAILABLE), range(5)))
-        begun = time.monotonic()
-        cloud.refused(UNAVAILABLE)
-        assert time.monotonic() - begun < 1
-        cloud.others_are_well()
+        cloud.nobody_waits_for_silence()
     cloud.recovers()
 
 
