@@ -89,7 +89,11 @@ def cluster() -> Iterator[Cluster]:
             "IMAGEAPI_STORAGE_S3_ADDRESSING_STYLE": "path",
         }
         hosts = [stack.enter_context(gunicorn(env, migrate=number == 0)) for number in range(2)]
-        workers = [stack.enter_context(celery(hosts[0].env)) for _ in range(2)]
+        told = {
+            **hosts[0].env,
+            "IMAGEAPI_LOG_LEVEL": "INFO",
+        }  # a worker's log says when it is ready
+        workers = [stack.enter_context(celery(told)) for _ in range(2)]
         front = stack.enter_context(nginx(site([host.port for host in hosts])))
         hosts[0].flask("albums", "create", "holidays", "--owner", "anna")
         token = hosts[0].flask("token", "create", "--user", "anna").stdout.strip()
