@@ -141,7 +141,9 @@ def test_the_revision_counts_the_edits_of_32_threads(app, token, anna, image):
     assert set(statuses) <= {200, 409}
     assert len(statuses) == 32 * TURNS
     assert anna.get(f"/images/{image['public_id']}").headers["ETag"] == f'"{statuses.count(200)}"'
-    assert statuses.count(200) >= 16
+    # SQLite has those who write wait in line; PostgreSQL lets more of them collide.
+    on_sqlite = app.config["SQLALCHEMY_DATABASE_URI"].startswith("sqlite")
+    assert statuses.count(200) >= (32 if on_sqlite else 16)
 
 
 @everywhere
