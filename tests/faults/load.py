@@ -56,6 +56,20 @@ class Load:
     uploading: int = 0
     """Slow uploads whose head is sent and whose answer has not come."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _clients: list[threading.Thread] = field(default_factory=list)
+
+    def start(self, clients: list[Callable[[], None]]) -> None:
+        """Run each of these beside the caller."""
+        threads = [threading.Thread(target=client) for client in clients]
+        for thread in threads:
+            thread.start()
+        self._clients += threads
+
+    def end(self) -> None:
+        """Let the clients end; none has a request under way then."""
+        self.over.set()
+        for client in self._clients:
+            client.join()
 
     @property
     def requests(self) -> int:
@@ -180,15 +194,11 @@ def under_load(
     """Run the clients until the block ends; all of them have ended then."""
     clients: list[Callable[[], None]] = [load.upload] * uploaders + [load.upload_slowly] * slow
     clients += [lambda keep=keep: load.read(keep=keep) for keep in (True, False)] * readers
-    threads = [threading.Thread(target=client) for client in clients]
-    for thread in threads:
-        thread.start()
+    load.start(clients)
     try:
         yield load
     finally:
-        load.over.set()
-        for thread in threads:
-            thread.join()
+        load.end()
 
 
 def silent(port: int, count: int, start: bytes = b"") -> contextlib.ExitStack:

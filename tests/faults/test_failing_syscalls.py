@@ -45,13 +45,16 @@ ERRORS = {
     "sendmsg": OWN,
 }
 """The calls of an upload that need a disk or a descriptor, with the errors that each may meet."""
+WRITES = 4
+"""The first writes: of the original and its three renditions. The last are of the log, and of the pipe
+by which gunicorn's threads wake each other, after the answer: none of them may fail."""
 SOME = (
     ("openat", 4, "ENOSPC", ""),
     ("openat", 2, "EMFILE", "+"),
     ("write", 1, "EDQUOT", ""),
     ("fsync", 2, "EIO", "+"),
     ("fsync", 3, "EIO", ""),
-    ("write", 1, "ENOSPC", "+"),
+    ("write", 1, "ENOSPC", f"..{WRITES}"),
     ("unlinkat", 1, "EIO", "+"),
     ("renameat", 1, "EIO", ""),
     ("renameat", 2, "ENOSPC", "+"),
@@ -60,8 +63,6 @@ SOME = (
     ("socketpair", 1, "EMFILE", ""),
     ("write", 1, "EINTR", "..9"),
 )
-WRITES = 4
-"""The first writes: of the original and its three renditions."""
 ANSWERS = (201, 503, 507)
 """201: what failed was not needed, or was done another way."""
 HALVES = """
@@ -76,7 +77,6 @@ def cases(calls):
     """Call, number, error, and how long: once, `+` for ever, `..n` until then (strace's words)."""
     if not FULL:
         return SOME
-    # The last writes are of the log and of the pipe by which gunicorn's threads wake each other.
     most = {**calls, "write": WRITES}
     places = [(name, n) for name in ERRORS for n in range(1, most[name] + 1)]
     return [
