@@ -144,9 +144,10 @@ def create(
     )
     try:
         with transaction() as session:
-            _demand_free(session, issuer, public_id, owner)
             session.add(album)
             session.flush()
+            # Not before: it may have waited for who gives this id up, and reserves it.
+            _demand_free(session, issuer, public_id, owner)
             confirm(session, public_id)
     except sa.exc.IntegrityError as error:
         raise Conflict(f"There is an album {public_id!r} already.") from error
@@ -172,16 +173,18 @@ def rename(album: Row, public_id: str, confirm: Confirm = agreed) -> None:
         album: of `models.ALBUMS`.
     Raises:
         InvalidFields, Conflict: as `create`.
+        NotFound: the album was deleted or renamed meanwhile.
     """
     check_id(public_id)
     if public_id == album.public_id:
         return
     try:
         with transaction() as session:
+            _hold(session, album)
             confirm(session, public_id)
-            _demand_free(session, album.issuer, public_id, album.owner)
             of_album = sa.update(Album).where(Album.id == album.id)
             session.execute(of_album.values(public_id=public_id))
+            _demand_free(session, album.issuer, public_id, album.owner)
             _reserve(session, album)
     except sa.exc.IntegrityError as error:
         raise Conflict(f"There is an album {public_id!r} already.") from error
@@ -205,8 +208,13 @@ def transfer(album: Row, owner: str) -> None:
 
 
 def delete(album: Row, confirm: Confirm = agreed) -> None:
-    """Delete an album: gone for everybody when this returns; its images and bytes go after it."""
+    """Delete an album: gone for everybody when this returns; its images and bytes go after it.
+
+    Raises:
+        NotFound: the album was deleted or renamed meanwhile.
+    """
     with transaction() as session:
+        _hold(session, album)
         confirm(session, album.public_id)
         # No id that can be asked for has a slash: the tombstone is in nobody's way.
         tombstone = {"public_id": f"/{album.id}", "deleted_ms": now_ms()}
@@ -214,6 +222,13 @@ def delete(album: Row, confirm: Confirm = agreed) -> None:
         _reserve(session, album)
         number = work.record(session, "empty_album", {"album": album.id})
     background.soon(number, wait=False)
+
+
+def _hold(session: orm.Session, album: Row) -> None:
+    """Have the album to ourselves until the transaction ends, if it is what `album` shows."""
+    same = sa.select(Album.id).where(Album.id == album.id, Album.public_id == album.public_id)
+    if session.scalar(same.with_for_update()) is None:
+        raise NotFound
 
 
 def _demand_free(session: orm.Session, issuer: str, public_id: str, owner: str | None) -> None:

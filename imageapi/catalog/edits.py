@@ -128,9 +128,9 @@ def remove(session: orm.Session, image_ids: Sequence[str]) -> list[int]:
     Raises:
         NotFound: none of them is there any more.
     """
-    theirs = sa.select(Image.object_id).where(Image.id.in_(image_ids))
-    locked = sa.select(StoredObject.id).where(StoredObject.id.in_(theirs)).with_for_update()
-    session.execute(locked.order_by(StoredObject.id))
+    theirs = sa.select(StoredObject.id, Image.id).join(Image, Image.object_id == StoredObject.id)
+    held = theirs.where(Image.id.in_(image_ids)).order_by(StoredObject.id, Image.id)
+    session.execute(held.with_for_update())
     rows = session.execute(ANY_ORIGINALS.where(Image.id.in_(image_ids))).all()
     if not rows:
         raise NotFound

@@ -128,7 +128,11 @@ def put_on(tag: Row, image_ids: Sequence[str], user: str | None, confirm: Confir
     Raises:
         NotFound: an id is none of the album's images; nothing was done.
     """
+    # Who puts the same tag on waits here: each sees what the other has put on.
+    held = sa.select(Tag.id).where(Tag.id == tag.id).with_for_update(key_share=True)
     with transaction() as session:
+        if session.scalar(held) is None:
+            raise NotFound
         confirm(session, tag.id)
         _demand_of_album(session, tag.album_id, image_ids)
         carried = sa.select(TagImage.image_id).where(
@@ -146,7 +150,9 @@ def put_on(tag: Row, image_ids: Sequence[str], user: str | None, confirm: Confir
 
 def _demand_of_album(session: orm.Session, album_id: int, image_ids: Sequence[str]) -> None:
     theirs = sa.select(Image.id).where(Image.album_id == album_id, Image.id.in_(image_ids))
-    if len(set(session.scalars(theirs))) != len(set(image_ids)):
+    # They stay until the end, held in the order in which `edits.remove` holds them.
+    held = theirs.order_by(Image.object_id, Image.id).with_for_update(read=True, key_share=True)
+    if len(set(session.scalars(held))) != len(set(image_ids)):
         raise NotFound("An image is not in the tag's album; nothing was done.")
 
 
