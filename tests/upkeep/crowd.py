@@ -32,7 +32,13 @@ OPERATIONS = {"upload": 32, "delete": 32, "duplicate": 18, "edit": 16, "collect"
 def application(instance: Path, url: str) -> Iterator[Flask]:
     """An application on this database, its context pushed; `url` may be "" for SQLite."""
     app = create_app(
-        Settings(secret_keys=(SECRET,), instance=instance, database_url=url, storages=STORAGES)
+        Settings(
+            secret_keys=(SECRET,),
+            instance=instance,
+            database_url=url,
+            database_lock_timeout=60,  # so many wait for each other here, and nobody for them
+            storages=STORAGES,
+        )
     )
     with app.app_context():
         try:
