@@ -88,7 +88,7 @@ def test_a_python_client(generated, server, token):
             return answer
 
         file = types.File(io.BytesIO(jpeg()), "picture.jpg", "image/jpeg")
-        body = models.AlbumsUploadImageBody(file=file, latitude=48.85, longitude=2.35)
+        body = models.AlbumsUploadImageFilesBody(file=file, latitude=48.85, longitude=2.35)
         image = call("albums.albums_upload_image", 201, album_id=ALBUM, body=body).parsed
         assert image.gps == [48.85, 2.35]
         assert image.created_at.tzinfo

@@ -76,7 +76,7 @@ class Operation:
         text: what the view's docstring leaves to be said.
         query: the schema that its query is checked by.
         body: the schema that its body, JSON or a form, is checked by; `example` shows one.
-        upload: whether its body is a file, multipart.
+        upload: whether its body is a file, multipart, or the hand-in of one.
         headers: names in `words.REQUEST_HEADERS`.
         refuses: the errors that it has beyond those of every route like it.
         head: whether HEAD is worth a mention of its own.
@@ -215,7 +215,9 @@ OPERATIONS: Mapping[str, Operation] = {
         },
         text=(
             "One part `file`, and the browser's position where it is known. JPEG, PNG, GIF, WebP, "
-            "AVIF, TIFF and, where the service has it, HEIC: what counts are the bytes, not the name."
+            "AVIF, TIFF and, where the service has it, HEIC: what counts are the bytes, not the name. "
+            "A body of another type hands in what was uploaded to the storage by the album's "
+            "`upload_form`."
         ),
         upload=True,
         body=schemas.Location,

@@ -12,7 +12,7 @@ from marshmallow import fields
 
 from imageapi.blueprints import paging, schemas
 from imageapi.blueprints.openapi.operations import Operation
-from imageapi.blueprints.openapi.words import FIELDS
+from imageapi.blueprints.openapi.words import FIELDS, HAND_IN
 
 Object = dict[str, Any]
 
@@ -135,7 +135,7 @@ def _flat_values(example: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def upload(spec: APISpec, operation: Operation) -> Object:
-    """A body of a file and fields."""
+    """A body of a file and fields, or of what a storage answered to a direct upload."""
     if operation.body is None:
         raise TypeError
     # `format` is what generators look for, `contentMediaType` what OpenAPI 3.1 says.
@@ -148,6 +148,20 @@ def upload(spec: APISpec, operation: Operation) -> Object:
     schema = _object(spec, operation.body())
     for name, value in operation.example.items():
         schema["properties"][name]["examples"] = [value]
-    schema["properties"] = {"file": file, **schema["properties"]}
-    schema["required"] = ["file"]
-    return {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
+    position = schema["properties"]
+    form = {**schema, "properties": {"file": file, **position}, "required": ["file"]}
+    answer = {
+        "type": "object",
+        "description": "A direct upload, with all that the storage answered.",
+        "properties": {**{name: _told(name) for name in HAND_IN}, **position},
+        "additionalProperties": True,
+    }
+    kinds = ("application/json", "application/x-www-form-urlencoded")
+    content = {"multipart/form-data": {"schema": form}, **{k: {"schema": answer} for k in kinds}}
+    return {"required": True, "content": content}
+
+
+def _told(name: str) -> Object:
+    # Cloudinary's answer has a number, a form made of it a text.
+    kind = ["string", "integer"] if name == "version" else "string"
+    return {"type": kind, "description": HAND_IN[name]}

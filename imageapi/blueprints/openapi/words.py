@@ -20,6 +20,16 @@ PATH: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 }
 """Variable of a path to what it is, and its schema beyond that of its converter."""
 
+HAND_IN: Mapping[str, str] = {
+    "key": "S3: the `key` of the form.",
+    "public_id": "Cloudinary: as its answer has it.",
+    "version": "Cloudinary: as its answer has it.",
+    "signature": "Cloudinary: as its answer has it, over `public_id` and `version`.",
+    "resource_type": "Cloudinary: as its answer has it.",
+    "original_filename": "The file's name, for downloads.",
+}
+"""What tells of a direct upload: what its form named, or what the storage answered."""
+
 FIELDS: Mapping[str, str] = {
     "include": "Additions to each image: `placeholder`, `srcset`, or both, separated by a comma.",
     "limit": "The most items of a page.",
