@@ -1,4 +1,4 @@
-"""A lock that all processes on all hosts share: a file between those of a host, PostgreSQL between hosts."""
+"""Locks that all processes on all hosts share: a file between those of a host, PostgreSQL between hosts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _UNLOCK = sa.select(sa.func.pg_advisory_unlock(_NUMBER))
 
 
 @contextlib.contextmanager
-def alone(image_id: str) -> Iterator[None]:
+def rendering(image_id: str) -> Iterator[None]:
     """Hold the lock for the renditions of an image; a 256th of all images share one.
 
     No transaction is open meanwhile. A process that dies lets go.
@@ -34,7 +34,20 @@ def alone(image_id: str) -> Iterator[None]:
     Raises:
         Busy: another host holds it all the time.
     """
-    name, url = image_id[:2], db.engine.url
+    with _alone(image_id[:2]):
+        yield
+
+
+@contextlib.contextmanager
+def moving(object_id: int) -> Iterator[None]:
+    """As `rendering`, for where an object and the renditions of its images are."""
+    with _alone(f"object-{object_id % 256:02x}"):
+        yield
+
+
+@contextlib.contextmanager
+def _alone(name: str) -> Iterator[None]:
+    url = db.engine.url
     shared = url.get_backend_name() == "postgresql"
     # Whoever shares an SQLite database is on one host, and has its folder in common if nothing else.
     folder = library().settings.instance if shared else Path(url.database or "").parent

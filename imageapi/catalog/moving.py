@@ -20,7 +20,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from imageapi.catalog import library, renditions, work
+from imageapi.catalog import library, locks, renditions, work
 from imageapi.catalog.originals import OBJECTS, copy, discard, read_through
 from imageapi.errors import (
     NotFound,
@@ -138,7 +138,9 @@ def _move(row: Row, target: Storage, keep: int) -> Outcome:
     except (StorageCorrupt, StorageNotFound) as error:
         return Outcome(row.key, Verdict.FAILED, reason=str(error))
     try:
-        if _settle(row, source, target, key, keep):
+        with locks.moving(row.id):
+            settled = _settle(row, source, target, key, keep)
+        if settled:
             return Outcome(row.key, Verdict.MOVED, row.bytes)
         reason = "Its images are being edited all the time."
         outcome = Outcome(row.key, Verdict.FAILED, reason=reason)
@@ -234,15 +236,16 @@ def _leave(session: orm.Session, row: Row, ready: Mapping[str, _Ready], keep: in
 def _remove_copy(payload: dict[str, Any]) -> None:
     """Remove what a move left, but nothing of an image that moved back."""
     storage = library().storages[payload["storage"]]
-    if _comes_back(payload["object"], storage.name):
-        _postpone(payload)
-        return
-    storage.delete(payload["key"])
-    keys = payload["renditions"]
-    here = _images_in(storage.name, {key[3:39] for key in keys})
-    for key in keys:
-        if key[3:39] not in here:
-            storage.delete(key)
+    with locks.moving(payload["object"]):  # or a move back would lose what it has just brought here
+        if _comes_back(payload["object"], storage.name):
+            _postpone(payload)
+            return
+        storage.delete(payload["key"])
+        keys = payload["renditions"]
+        here = _images_in(storage.name, {key[3:39] for key in keys})
+        for key in keys:
+            if key[3:39] not in here:
+                storage.delete(key)
     with transaction() as session:
         session.execute(sa.delete(ObjectCopy).where(ObjectCopy.key == payload["key"]))
 

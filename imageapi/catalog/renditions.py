@@ -14,8 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 
 from imageapi import imaging
-from imageapi.catalog import library, work
-from imageapi.catalog.locks import alone
+from imageapi.catalog import library, locks, work
 from imageapi.errors import (
     Busy,
     NotFound,
@@ -177,7 +176,7 @@ def _rendered_now(store: Storage, key: str, row: Row) -> tuple[Iterable[bytes], 
     # Only the current edit is known; an older revision that was removed stays gone.
     if key not in keys(picture(row)):
         return None
-    with alone(row.id):
+    with locks.rendering(row.id):
         found = _open(store, key)
         if found is None:
             draw(store, picture(row))
@@ -200,7 +199,7 @@ def render(image_id: str, *, again: bool = True) -> None:
 
 
 def _render_row(image_id: str, *, again: bool) -> bool:
-    with alone(image_id):
+    with locks.rendering(image_id):
         rows = read(_ONE, image_id=image_id)
         if not rows:
             raise NotFound

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import pytest
 import sqlalchemy as sa
@@ -137,6 +138,41 @@ def test_what_is_to_be_removed_waits_for_an_album_that_comes_back(app, flask, an
     with app.app_context():
         assert len(listed("local")) == 4
         assert listed("s3") == []
+
+
+def test_what_comes_back_while_it_is_removed_stays(app, flask, anna, monkeypatch):
+    """S3 could not render anew what its URLs show."""
+    migrated = [anna.upload(data=jpeg(seed=number)) for number in range(2)]
+    for to in ("s3", "local"):
+        migrate(flask, to)
+        remove_now(app)
+    there, images_in = [], moving._images_in
+
+    def move_back():
+        with app.app_context():
+            album = albums.find("holidays")
+            moving.begin(album, "s3")
+            there.extend(moving.move(album, "s3", 0))
+
+    def meanwhile(storage, ids):
+        found = images_in(storage, ids)
+        if storage == "s3" and not back.ident:
+            back.start()
+            back.join(2)  # in vain, or it would be too late for what was found
+        return found
+
+    migrate(flask, "s3")
+    migrate(flask, "local")
+    back = threading.Thread(target=move_back)
+    monkeypatch.setattr(moving, "_images_in", meanwhile)
+    remove_now(app)
+    back.join()
+    assert [outcome.verdict for outcome in there] == [Verdict.MOVED] * len(migrated)
+    remove_now(app)
+    with app.app_context():
+        rows = [images.get(image["public_id"]) for image in migrated]
+        shown = [key for row in rows for key in renditions.keys(renditions.picture(row))]
+        assert set(shown) < set(listed("s3"))
 
 
 def test_a_dry_run(app, flask, anna):
