@@ -1,0 +1,192 @@
+"""Upgrades of the schema meet an older version that serves, another host, long reads, and kill -9."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import flask_migrate
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from imageapi import create_app
+from imageapi.extensions import db, migrate
+from imageapi.settings import Settings
+from tests.conftest import SECRET, close
+from tests.servers.gunicorn import ROOT
+from tests.servers.postgres import by_psycopg, postgres
+
+FULL = os.environ.get("FAULTS") == "full"
+STEP = 1 if FULL else 12
+"""Killed at every so manieth statement."""
+REVISIONS = [
+    script.revision for script in ScriptDirectory(str(migrate.directory)).walk_revisions()
+][::-1]
+SECONDS = 60
+KILLED = """
+import os, signal, sys
+import flask_migrate, sqlalchemy as sa
+from imageapi import create_app
+left = int(sys.argv[1])
+def count(*_):
+    global left
+    left -= 1
+    if left < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+with create_app().app_context():
+    sa.event.listen(sa.Engine, "before_cursor_execute", count)
+    flask_migrate.upgrade()
+"""
+"""Upgrades, and dies before the statement of that number."""
+
+
+@pytest.fixture(scope="module")
+def server():
+    with postgres() as running:
+        yield running
+
+
+@contextlib.contextmanager
+def application(instance, url):
+    app = create_app(Settings(secret_keys=(SECRET,), instance=instance, database_url=url))
+    with app.app_context():
+        yield app
+    close(app)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request):
+    if request.param == "sqlite":
+        yield ""
+        return
+    with request.getfixturevalue("server").database() as made:
+        yield by_psycopg(made)
+
+
+@pytest.fixture
+def on_postgresql(server, tmp_path):
+    with server.database() as made, application(tmp_path, by_psycopg(made)) as app:
+        yield app
+
+
+def tables():
+    """Table to its columns: name, type, whether a row may do without it."""
+    inspector = sa.inspect(db.engine)
+    return {
+        name: {
+            column["name"]: (
+                str(column["type"]),
+                column["nullable"] or column["default"] is not None,
+            )
+            for column in inspector.get_columns(name)
+        }
+        for name in inspector.get_table_names()
+    }
+
+
+def test_what_the_older_version_reads_and_writes_stays(tmp_path, url):
+    """It serves until all hosts have the new one: nothing is taken away, nothing new is demanded."""
+    with application(tmp_path, url):
+        before = {}
+        for revision in REVISIONS:
+            flask_migrate.upgrade(revision=revision)
+            after = tables()
+            assert before.keys() <= after.keys(), revision
+            for table, columns in before.items():
+                assert columns.items() <= after[table].items(), (revision, table)
+                fresh = after[table].keys() - columns.keys()
+                assert all(after[table][name][1] for name in fresh), (revision, table)
+            before = after
+
+
+def upgrading(instance, url, *command):
+    env = {
+        **os.environ,
+        "IMAGEAPI_SECRET_KEYS": SECRET,
+        "IMAGEAPI_INSTANCE": str(instance),
+        "IMAGEAPI_DATABASE_URL": url,
+        "FLASK_APP": "imageapi",
+        "PYTHONPATH": str(ROOT),
+    }
+    return subprocess.Popen(
+        [sys.executable, *(command or ("-m", "flask", "db", "upgrade"))],
+        cwd=instance,
+        env=env,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ended(process):
+    _, said = process.communicate(timeout=SECONDS)
+    return process.returncode, said
+
+
+def assert_upgraded():
+    with db.engine.connect() as connection:
+        options = {"compare_type": True, "compare_server_default": True}
+        assert (
+            compare_metadata(MigrationContext.configure(connection, opts=options), db.metadata)
+            == []
+        )
+
+
+def test_two_hosts_at_once(tmp_path, url):
+    both = [upgrading(tmp_path, url) for _ in range(2)]
+    for process in both:
+        code, said = ended(process)
+        assert code == 0, said
+    with application(tmp_path, url):
+        assert_upgraded()
+
+
+def test_killed_at_each_statement(tmp_path, url):
+    deaths, number = 0, 0
+    while (process := ended(upgrading(tmp_path, url, "-c", KILLED, str(number))))[0]:
+        assert process[0] == -signal.SIGKILL, process[1]
+        deaths, number = deaths + 1, number + STEP
+        if number % (STEP * 4) == 0:
+            # Each is found at nothing or at all: as a whole it is one transaction.
+            with application(tmp_path, url):
+                assert tables().keys() <= {"alembic_version"}
+    assert deaths >= 4
+    with application(tmp_path, url):
+        assert_upgraded()
+
+
+def test_a_long_read_holds_the_upgrade_up_and_no_request(on_postgresql):
+    """As a dump does, which reads every table in one transaction."""
+    flask_migrate.upgrade(revision=REVISIONS[-2])
+    done = threading.Event()
+
+    def upgrade():
+        with on_postgresql.app_context():
+            flask_migrate.upgrade()
+        done.set()
+
+    with db.engine.connect() as dump:
+        dump.exec_driver_sql("SELECT count(*) FROM work")
+        host = threading.Thread(target=upgrade)
+        host.start()
+        slowest = 0.0
+        for _ in range(20):
+            began = time.monotonic()
+            with db.engine.begin() as connection:
+                connection.exec_driver_sql(
+                    "INSERT INTO work (kind, payload, due_ms) VALUES ('', '', 0)"
+                )
+            slowest = max(slowest, time.monotonic() - began)
+            time.sleep(0.2)
+        assert not done.is_set()
+        assert slowest > 0.1, "the upgrade was never in the way"
+    host.join(SECONDS)
+    assert done.is_set()
+    assert_upgraded()
