@@ -74,6 +74,9 @@ def _known(cause: Exception) -> errors.ImageAPIError:
         return errors.DatabaseUnavailable()
     if isinstance(cause, sa.exc.DBAPIError) and cause.connection_invalidated:
         return errors.DatabaseUnavailable()
+    if type(cause) is sa.exc.DatabaseError:
+        # SQLite's word for a file that is damaged, or that the disk can not read at the moment.
+        return errors.DatabaseUnavailable()
     if isinstance(cause, OSError):
         # A disk or a descriptor that something beside the storages needed.
         return errors.StorageUnavailable()

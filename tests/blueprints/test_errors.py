@@ -245,6 +245,12 @@ def test_a_view_that_is_replaced(app, client, monkeypatch, capsys):
             "error",
         ),
         (
+            sa.exc.DatabaseError("SELECT secret", {}, Exception("canary")),
+            503,
+            "database_unavailable",
+            "error",
+        ),
+        (
             sa.exc.IntegrityError("INSERT secret", {}, Exception("canary")),
             500,
             "internal_error",

@@ -124,6 +124,7 @@ def test_each_call_with_each_error(served):
             if status != 201 and not recovered(served, connection, number):
                 wrong.append(f"{name} {n}{often} {error}: nothing is taken any more")
     sys.stdout.write(f"{len(wanted)} faults: {sorted(statuses.items())}\n")
+    sys.stdout.writelines(f"{one}\n" for one in wrong)
     assert wrong == []
     acknowledged.update([assert_healthy(served)])
     assert_kept(served, acknowledged)
