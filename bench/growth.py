@@ -15,21 +15,31 @@ from flask import Flask
 
 from bench import inprocess, library
 from bench.table import Row
+from tests.servers.postgres import by_psycopg, postgres
 
 ALBUM = "large-1"
+CLOCKS = {"SQLite": (time.process_time, "CPU µs"), "PostgreSQL": (time.perf_counter, "wall µs")}
+"""Each database's, and what it shows: PostgreSQL does its work in a process of its own."""
 PAGE = f"/api/v1/albums/{ALBUM}/images?limit=100"
 SAMPLE = 2000
 _NEXT = re.compile(r'<([^>]+)>; rel="next"')
 
 
 def rows(*, short: bool) -> Iterator[Row]:
+    yield from _on("SQLite", ("", ""), short=short)
+    with postgres() as server, server.database() as one, server.database() as other:
+        yield from _on("PostgreSQL", (by_psycopg(one), by_psycopg(other)), short=short)
+
+
+def _on(database: str, urls: tuple[str, str], *, short: bool) -> Iterator[Row]:
+    clock, unit = CLOCKS[database]
     few, many, large = (100, 10_000, 1_000) if short else (1_000, 1_000_000, 100_000)
     with tempfile.TemporaryDirectory(prefix="imageapi-bench-") as name:
         secret = secrets.token_urlsafe(48)
         authorization = library.authorization(secret, int(time.time()) + 3600, ALBUM)
-        small = library.application(Path(name) / "few", secret)
+        small = library.application(Path(name) / "few", secret, urls[0])
         library.fill(small, [(ALBUM, few)])
-        big = library.application(Path(name) / "many", secret)
+        big = library.application(Path(name) / "many", secret, urls[1])
         others = [(f"other-{n}", 1000) for n in range((many - large) // 1000)]
         library.fill(big, [(ALBUM, large), *others])
         works = {
@@ -37,16 +47,19 @@ def rows(*, short: bool) -> Iterator[Row]:
             for app in (small, big)
         }
         figures = inprocess.compare(
-            {"few": works[small], "many": works[big]}, rounds=3 if short else 21, repeat=100
+            {"few": works[small], "many": works[big]},
+            rounds=3 if short else 21,
+            repeat=100,
+            clock=clock,
         )
         yield Row(
-            f"one image of {many:,} rows at random, in process: CPU µs",
+            f"{database}: one image of {many:,} rows at random, in process: {unit}",
             figures["many"],
             figures["few"],
             f"of {few:,} rows",
             1.5,
         )
-        yield from _pages(big, authorization, large, short=short)
+        yield from _pages(big, authorization, database, large, short=short)
         for app in (small, big):
             library.close(app)
 
@@ -62,11 +75,14 @@ def _reader(app: Flask, authorization: str, sample: int) -> Callable[[], object]
     return lambda: inprocess.call(app, next(environs))
 
 
-def _pages(app: Flask, authorization: str, large: int, *, short: bool) -> Iterator[Row]:
+def _pages(
+    app: Flask, authorization: str, database: str, large: int, *, short: bool
+) -> Iterator[Row]:
     first, last, count = PAGE, PAGE, 1
     while target := _next(inprocess.call(app, inprocess.environ(last, authorization))):
         last, count = target, count + 1
-    what = f"last page of {large:,} images, in process: CPU µs"
+    clock, unit = CLOCKS[database]
+    what = f"{database}: last page of {large:,} images, in process: {unit}"
     if count == 1:
         yield Row(what, peer="skipped: lists have no cursor yet")
         return
@@ -79,6 +95,7 @@ def _pages(app: Flask, authorization: str, large: int, *, short: bool) -> Iterat
         },
         rounds=3 if short else 21,
         repeat=5,
+        clock=clock,
     )
     yield Row(what, figures["last"], figures["first"], "first page", 1.1)
 

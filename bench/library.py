@@ -1,9 +1,9 @@
-"""Albums full of images to read from: rows as uploads leave them, made by SQLite itself."""
+"""Albums full of images to read from: rows as uploads leave them, made by the database itself."""
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import flask_migrate
@@ -18,6 +18,14 @@ from imageapi.settings import Settings
 
 OWNER = "90cfb538-0284-4e99-888e-a3cdb4778101"
 START = 1_700_000_000_000
+_INFOS = (
+    '{"bytes":2903604,"created_at":"2015-09-25T13:32:55Z","etag":"5a98d4d3e5d39024abf237be55e99b15",'
+    '"format":"jpg","height":3024,"resource_type":"image","tags":["holidays-1"],"type":"private",'
+    '"width":4032,"location":{"accuracy":36,"latitude":48.861934399999996,"longitude":2.348967}}'
+)
+_EXIFS = '{"Make":"Canon","Model":"Canon EOS 5D","FNumber":"2.8","ISOSpeedRatings":"100"}'
+
+
 _HEX = "lower(hex(randomblob({})))"
 _UUID = " || '-' || ".join(
     [
@@ -28,12 +36,40 @@ _UUID = " || '-' || ".join(
         _HEX.format(6),
     ]
 )
-_INFOS = (
-    '{"bytes":2903604,"created_at":"2015-09-25T13:32:55Z","etag":"5a98d4d3e5d39024abf237be55e99b15",'
-    '"format":"jpg","height":3024,"resource_type":"image","tags":["holidays-1"],"type":"private",'
-    '"width":4032,"location":{"accuracy":36,"latitude":48.861934399999996,"longitude":2.348967}}'
-)
-_EXIFS = '{"Make":"Canon","Model":"Canon EOS 5D","FNumber":"2.8","ISOSpeedRatings":"100"}'
+
+
+@dataclass(frozen=True)
+class _Words:
+    """How a database says it.
+
+    Attributes:
+        numbers: `n`, of the numbers `i` after `:after`, `:count` of them, each with a new `uuid`.
+        sha256, md5: a digest of its own for each.
+        tidy: what follows so many rows.
+    """
+
+    numbers: str
+    sha256: str
+    md5: str
+    tidy: str
+
+
+_SAID = {
+    "sqlite": _Words(
+        f"WITH RECURSIVE n(i, uuid) AS (SELECT :after + 1, {_UUID} UNION ALL "  # noqa: S608
+        f"SELECT i + 1, {_UUID} FROM n WHERE i < :after + :count)",
+        _HEX.format(32),
+        _HEX.format(16),
+        "PRAGMA wal_checkpoint(TRUNCATE)",
+    ),
+    "postgresql": _Words(
+        "WITH n(i, uuid) AS (SELECT i, CAST(gen_random_uuid() AS text) "
+        "FROM generate_series(:after + 1, :after + :count) AS i)",
+        "encode(sha256(CAST(uuid AS bytea)), 'hex')",
+        "md5(uuid)",
+        "VACUUM ANALYZE",
+    ),
+}
 
 
 def authorization(secret: str, expires: int, *albums: str) -> str:
@@ -53,9 +89,13 @@ def disk() -> Path | None:
     return place if place.is_dir() else None
 
 
-def application(instance: Path, secret: str) -> Flask:
-    """Our application on a new database in `instance`, brought up by its migrations."""
-    app = create_app(Settings(secret_keys=(secret,), instance=instance))
+def application(instance: Path, secret: str, url: str = "") -> Flask:
+    """Our application on a new database, brought up by its migrations.
+
+    Args:
+        url: of an empty database of PostgreSQL; "" is SQLite in `instance`.
+    """
+    app = create_app(Settings(secret_keys=(secret,), instance=instance, database_url=url))
     with app.app_context():
         flask_migrate.upgrade()
     return app
@@ -72,29 +112,30 @@ def fill(app: Flask, albums: Iterable[tuple[str, int]]) -> None:
     """Make albums of so many images each."""
     with app.app_context():
         made = [(_album(name, count), count) for name, count in albums]
-        path = db.engine.url.database
+        url = db.engine.url
         db.engine.dispose()
-    connection = sqlite3.connect(str(path), isolation_level=None)
-    for pragma in ("synchronous = OFF", "cache_size = -400000", "temp_store = MEMORY"):
-        connection.execute(f"PRAGMA {pragma}")
-    connection.execute("BEGIN")
-    objects = connection.execute("SELECT coalesce(max(id), 0) FROM stored_object").fetchone()[0]
-    for album, count in made:
-        _insert(connection, StoredObject(**_object(album)), objects, count, {
-            "id": "i",
-            "key": "substr(uuid, 1, 2) || '/' || uuid",
-            "sha256": _HEX.format(32),
-            "md5": _HEX.format(16),
-        })  # fmt: skip
-        _insert(connection, Image(**_image(album)), objects, count, {
-            "id": "uuid",
-            "object_id": "i",
-            "created_ms": f"{START} + i * 1000",
-        })  # fmt: skip
-        objects += count
-    connection.execute("COMMIT")
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    connection.close()
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    said = _SAID[engine.dialect.name]
+    with engine.begin() as connection:
+        if engine.dialect.name == "sqlite":
+            for pragma in ("synchronous = OFF", "cache_size = -400000", "temp_store = MEMORY"):
+                connection.exec_driver_sql(f"PRAGMA {pragma}")
+        after = connection.scalar(sa.select(sa.func.coalesce(sa.func.max(StoredObject.id), 0)))
+        for album, count in made:
+            _insert(connection, StoredObject(**_object(album)), after, count, {
+                "id": "i",
+                "key": "substr(uuid, 1, 2) || '/' || uuid",
+                "sha256": said.sha256,
+                "md5": said.md5,
+            })  # fmt: skip
+            _insert(connection, Image(**_image(album)), after, count, {
+                "id": "uuid",
+                "object_id": "i",
+                "created_ms": f"{START} + CAST(i AS bigint) * 1000",
+            })  # fmt: skip
+            after += count
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql(said.tidy)
 
 
 def ids(app: Flask, album: str, limit: int) -> list[str]:
@@ -154,7 +195,7 @@ def _image(album: int) -> dict[str, object]:
 
 
 def _insert(
-    connection: sqlite3.Connection,
+    connection: sa.Connection,
     template: StoredObject | Image,
     after: int,
     count: int,
@@ -168,10 +209,9 @@ def _insert(
     }
     columns = [*given, *expressions]
     values = [*(f":{name}" for name in given), *expressions.values()]
-    connection.execute(
-        f"WITH RECURSIVE n(i, uuid) AS (SELECT :after + 1, {_UUID} UNION ALL "  # noqa: S608
-        f"SELECT i + 1, {_UUID} FROM n WHERE i < :after + :count) "
-        f"INSERT INTO {template.__tablename__} ({', '.join(columns)}) "
-        f"SELECT {', '.join(values)} FROM n",
-        {**given, "after": after, "count": count},
+    numbers = _SAID[connection.dialect.name].numbers
+    statement = (
+        f"{numbers} INSERT INTO {template.__tablename__} ({', '.join(columns)}) "  # noqa: S608
+        f"SELECT {', '.join(values)} FROM n"
     )
+    connection.execute(sa.text(statement), {**given, "after": after, "count": count})
