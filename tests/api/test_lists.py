@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import pytest
 import sqlalchemy as sa
 
-from imageapi.catalog import listing
+from imageapi.catalog import albums, images, listing, tags
+from imageapi.extensions import db
 from tests.conftest import jpeg
 
 LIST = "/albums/holidays/images"
@@ -148,33 +149,104 @@ def test_the_same_statements_at_any_length(app, anna, pictures):
     assert counts == [2, 2, 2]
 
 
-def test_every_list_stays_in_the_albums_index(app, settings, anna):
-    if settings.database_url:
-        pytest.skip("these are the words of SQLite's plans")
-    plans = []
+FILTERS = [
+    listing.Filters(),
+    listing.Filters(tag="a"),
+    listing.Filters(format="jpg"),
+    listing.Filters(bbox=(1, 2, 3, 4)),
+    listing.Filters(bbox=(3, 2, 1, 4)),
+    listing.Filters(untagged=True),
+    listing.Filters(taken_after=1, taken_before=9),
+    listing.Filters(created_after=1, created_before=9),
+    listing.Filters(tag="a", format="jpg", bbox=(1, 2, 3, 4), taken_after=1, created_before=9),
+]
 
-    def explain(_connection, cursor, statement, parameters, *_rest):
+
+@pytest.fixture
+def plans(app):
+    """The plans of all that is read, each a list of its steps."""
+    found = []
+
+    def explain(connection, cursor, statement, parameters, *_rest):
+        sqlite = connection.dialect.name == "sqlite"
         if statement.startswith("SELECT"):
-            rows = cursor.connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
-            plans.append([row[3] for row in rows])
+            beside = cursor.connection.cursor()
+            beside.execute(f"EXPLAIN {'QUERY PLAN' if sqlite else ''} {statement}", parameters)
+            found.append([row[-1] for row in beside.fetchall()])
 
     sa.event.listen(app.extensions["reader"]._engine, "before_cursor_execute", explain)
-    filters = [
-        listing.Filters(),
-        listing.Filters(tag="a", format="jpg", bbox=(1, 2, 3, 4)),
-        listing.Filters(untagged=True, taken_after=1, created_before=9),
-    ]
+    return found
+
+
+def read_every_list(album_id):
+    """Each of its orders and filters: their pages, then what is read of no album's length."""
+    for chosen in FILTERS:
+        for after in (None, (5, "x")):
+            listing.page(SimpleNamespace(id=album_id, public_id="a"), 10, after, chosen)
+    for name in (None, "a"):
+        for after in (None, (5, "x")):
+            tags.page(album_id, name, None, 10, after)
+    listing.newest([1, 2, 3])
+    images.find(album_id, "x")
+    images.newest(album_id, 4)
+    tags.page(album_id, None, "x", 10, None)
+
+
+def test_every_list_stays_in_the_albums_index(app, settings, plans):
+    if settings.database_url:
+        pytest.skip("these are the words of SQLite's plans")
     with app.app_context():
-        for chosen in filters:
-            for after in (None, (5, "x")):
-                listing.page(SimpleNamespace(id=1, public_id="a"), 10, after, chosen)
-        listing.newest([1, 2, 3])
-    assert len(plans) == 7
-    for plan in plans:
+        read_every_list(1)
+    for plan in plans[: 2 * len(FILTERS)]:
         assert any("ix_image_album (album_id=?" in step for step in plan), plan
-        assert not any(step.startswith("SCAN") and "generation" not in step for step in plan), plan
-    for plan in plans[:-1]:
         assert not any("TEMP B-TREE" in step for step in plan), plan
+    for plan in plans:
+        assert not any(step.startswith("SCAN") and "generation" not in step for step in plan), plan
+
+
+def test_every_list_of_postgresql_stays_in_an_index(app, settings, plans):
+    if not settings.database_url:
+        pytest.skip("these are the words of PostgreSQL's plans")
+    with app.app_context():
+        large = many_images()
+        plans.clear()
+        read_every_list(large)
+    for plan in plans[:2]:
+        assert any("using ix_image_album on image" in step for step in plan), plan
+        assert not any("Sort" in step for step in plan), plan
+    for plan in plans[: 2 * len(FILTERS)]:
+        assert any("ix_image_album" in step or "uq_tag_" in step for step in plan), plan
+    for plan in plans:
+        assert not any(f"Seq Scan on {name}" in step for step in plan for name in LARGE), plan
+
+
+LARGE = ("image", "stored_object")
+
+
+ROWS = (
+    """INSERT INTO stored_object SELECT i, CASE i % 10 WHEN 0 THEN :large ELSE :other END, 'local',
+    md5(i::text), md5(i::text), '', 1, 'jpg', 1, 1, i FROM generate_series(1, :count) i""",
+    """INSERT INTO image (id, album_id, object_id, created_ms, width, height, rendered, infos, exifs,
+    file_name, latitude, longitude, taken_ms) SELECT gen_random_uuid(), album_id, id, id, 1, 1, '',
+    '', '', '', id % 90, id % 180, id FROM stored_object""",
+    "INSERT INTO tag VALUES ('a', :large, 0, 'a', ''), ('b', :other, 0, 'a', '')",
+    """INSERT INTO tag_image SELECT id, CASE album_id WHEN :large THEN 'a' ELSE 'b' END, id,
+    created_ms, 'anna' FROM image WHERE object_id % 3 = 0""",
+)
+
+
+def many_images():
+    """An album in so many rows that PostgreSQL would not read them all; its id."""
+    count = 50_000
+    for name in ("large", "other"):
+        albums.create(name, "anna")
+    large, other = (albums.find(name).id for name in ("large", "other"))
+    values = {"large": large, "other": other, "count": count}
+    with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        for statement in ROWS:
+            connection.execute(sa.text(statement), values)
+        connection.exec_driver_sql("ANALYZE")
+    return large
 
 
 def test_views_count_the_lists_of_others(app, anna, api, pictures):
