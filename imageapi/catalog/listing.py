@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import orm
 
 from imageapi.extensions import Row, read
-from imageapi.models import IMAGES, LISTED, Album, Image, StoredObject, Tag, TagImage
+from imageapi.models import IMAGES, LISTED, Image, StoredObject, Tag, TagImage
 
 Place = tuple[int, str]
 """Where a page ends: `created_ms` and id of its last image."""
@@ -106,26 +105,29 @@ def _within(west: float, south: float, east: float, north: float) -> list[sa.Col
 SHOWN = 4
 """How many of its newest images an album shows."""
 
-_OTHER = orm.aliased(Image)
-_FOURTH = (
-    sa.select(_OTHER.created_ms)
-    .where(_OTHER.album_id == Album.id)
-    .order_by(_OTHER.created_ms.desc(), _OTHER.id.desc())
-    .limit(1)
-    .offset(SHOWN - 1)
-    .scalar_subquery()
-)
-_NEWEST = IMAGES.where(
-    Album.id.in_(sa.bindparam("albums", expanding=True)),
-    Image.created_ms >= sa.func.coalesce(_FOURTH, 0),
-).order_by(Image.album_id, Image.created_ms.desc(), Image.id.desc())
-
 
 def newest(album_ids: Sequence[int]) -> dict[int, list[Row]]:
     """The newest images of several albums at once, at most `SHOWN` each: rows of `models.IMAGES`."""
     shown: dict[int, list[Row]] = {album_id: [] for album_id in album_ids}
     if album_ids:
-        for row in read(_NEWEST, albums=list(album_ids)):
-            if len(shown[row.album_id]) < SHOWN:
-                shown[row.album_id].append(row)
+        given = {f"album_{number}": album_id for number, album_id in enumerate(album_ids)}
+        for row in read(_newest(len(album_ids)), **given):
+            shown[row.album_id].append(row)
     return shown
+
+
+@functools.lru_cache(maxsize=256)
+def _newest(albums: int) -> sa.Select[Any]:
+    # Each album's end of the index is read by itself: PostgreSQL can not guess how little that is
+    # where one condition is to say it for all of them.
+    ends = [
+        sa.select(Image.id)
+        .where(Image.album_id == sa.bindparam(f"album_{number}"))
+        .order_by(Image.created_ms.desc(), Image.id.desc())
+        .limit(SHOWN)
+        .subquery()
+        .select()
+        for number in range(albums)
+    ]
+    found = IMAGES.where(Image.id.in_(sa.union_all(*ends)))
+    return found.order_by(Image.album_id, Image.created_ms.desc(), Image.id.desc())
