@@ -27,6 +27,9 @@ from imageapi.models import TAG_LENGTH
 
 Place = tuple[int, Any]
 
+KEPT = 1024
+"""How many queries and links a process keeps: the newest pages are asked for again and again."""
+
 
 class Page(marshmallow.Schema):
     """The part of a list that is asked for."""
@@ -146,21 +149,22 @@ def asked(schema: type[Page] = Page) -> tuple[dict[str, Any], int, Place | None]
         InvalidFields: a parameter breaks its limit, is unknown, or there twice; a cursor of another
             list, or that we never gave.
     """
-    data = _loaded(schema) if request.query_string else dict(_defaults(schema))
+    data = dict(_loaded(schema, request.query_string, library().settings.timezone))
     limit, cursor = data.pop("limit"), data.pop("cursor")
     return data, limit, _place(cursor) if cursor else None
 
 
-def _loaded(schema: type[Page]) -> dict[str, Any]:
+@functools.lru_cache(maxsize=KEPT)
+def _loaded(
+    schema: type[Page],
+    _query: bytes,
+    _zone: datetime.tzinfo,
+) -> Mapping[str, Any]:
+    # What is not used here is what the answer depends on: the query's text, and whose days they are.
     repeated = [name for name, values in request.args.lists() if len(values) > 1]
     if repeated:
         raise InvalidFields(errors=[FieldFault(name, "must be there once") for name in repeated])
     return schemas.load(_made(schema), request.args)
-
-
-@functools.cache
-def _defaults(schema: type[Page]) -> dict[str, Any]:
-    return schemas.load(_made(schema), {})
 
 
 @functools.cache
@@ -173,10 +177,23 @@ def link(limit: int, place: Place | None) -> list[tuple[str, str]]:
     if place is None:
         return []
     settings = library().settings
-    cursor = _serializer(settings.secret_keys).dumps([_list(), *place])
+    of_list = g.token.issuer, request.path, request.query_string
+    return [("Link", _link(settings.secret_keys, settings.public_url, *of_list, limit, place))]
+
+
+@functools.lru_cache(maxsize=KEPT)
+def _link(
+    keys: tuple[str, ...],
+    url: str,
+    _issuer: str,
+    path: str,
+    _query: bytes,
+    limit: int,
+    place: Place,
+) -> str:
+    cursor = _serializer(keys).dumps([_list(), *place])
     query = urlencode({**_filters(), "limit": limit, "cursor": cursor})
-    path = f"{settings.public_url}{request.path}"
-    return [("Link", f'<{quote(path, safe="/:")}?{query}>; rel="next"')]
+    return f'<{quote(f"{url}{path}", safe="/:")}?{query}>; rel="next"'
 
 
 def _place(cursor: str) -> Place:
