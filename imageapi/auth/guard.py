@@ -325,7 +325,7 @@ def confirm(album_id: int, session: orm.Session) -> Row:
             revoked meanwhile.
     """
     parameters = {"album_id": album_id, "share": g.token.share}
-    row = session.execute(_ALBUM_ROW.choose(), parameters).one_or_none()
+    row = session.connection().execute(_ALBUM_ROW.choose(), parameters).one_or_none()
     if row is None or not _permitted(row, _facts(row)):
         raise NotFound
     return row

@@ -53,6 +53,15 @@ _SAME_BYTES = (
 _ONE = IMAGES.where(Image.id == sa.bindparam("image_id"))
 _NEW_OBJECT = sa.insert(StoredObject).returning(StoredObject.id)
 _NEW_IMAGE = sa.insert(Image)
+_COUNTED = (
+    sa.update(Album)
+    .where(Album.id == sa.bindparam("of_album"), Album.deleted_ms.is_(None))
+    .values(
+        images_count=Album.images_count + sa.bindparam("images"),
+        bytes=Album.bytes + sa.bindparam("size"),
+    )
+    .returning(Album.images_count, Album.bytes)
+)
 _HELD = sa.select(Album.images_count, Album.bytes).where(
     Album.id == sa.bindparam("album_id"), Album.deleted_ms.is_(None)
 )
@@ -185,13 +194,8 @@ def count(session: orm.Session, album_id: int, images: int, size: int) -> None:
         AlbumFull: it would hold more than it may.
     """
     # The row is locked by the change itself: of writers that race, each sees what came before it.
-    change = (
-        sa.update(Album)
-        .where(Album.id == album_id, Album.deleted_ms.is_(None))
-        .values(images_count=Album.images_count + images, bytes=Album.bytes + size)
-        .returning(Album.images_count, Album.bytes)
-    )
-    held = session.connection().execute(change).one_or_none()
+    change = {"of_album": album_id, "images": images, "size": size}
+    held = session.connection().execute(_COUNTED, change).one_or_none()
     if held is None:
         raise NotFound
     _demand_room(held, images=0, size=0)

@@ -93,7 +93,7 @@ class LocalBackend(Backend):
 
     def put(self, key: str, staged: Staged, tags: Sequence[str]) -> Infos:
         folder, name = _split(key)
-        with self._writable(_STAGING) as source, self._writable(folder) as target:
+        with self._writable(_STAGING, folder) as (source, target):
             with opened_staged(staged, source) as fd:
                 os.fchmod(fd, self._file_mode)
                 os.fsync(fd)
@@ -110,8 +110,7 @@ class LocalBackend(Backend):
         """Synced before the rename, so never torn; a lost rename costs a rendering, no more."""
         folder, name = _split(key)
         with (
-            self._writable(_STAGING) as source,
-            self._writable(folder) as target,
+            self._writable(_STAGING, folder) as (source, target),
             _temporary(source) as (fd, temporary),
         ):
             os.fchmod(fd, self._file_mode)
@@ -164,7 +163,7 @@ class LocalBackend(Backend):
         return self._urls.url(self.context.name, key, window)
 
     def check(self) -> None:
-        with self._writable(_STAGING) as staging, _temporary(staging) as (fd, _):
+        with self._writable(_STAGING) as (staging,), _temporary(staging) as (fd, _):
             write_all(fd, b"check")
             os.fsync(fd)
             disk = os.fstatvfs(fd)
@@ -214,10 +213,16 @@ class LocalBackend(Backend):
             yield folder
 
     @contextlib.contextmanager
-    def _writable(self, name: str) -> Iterator[int]:
+    def _writable(self, *names: str) -> Iterator[tuple[int, ...]]:
+        """Folders below the root, made where they are not there."""
         with self._opened_root(make=True) as root, contextlib.ExitStack() as stack:
-            if name not in self._synced:
-                self._make(name, root)
+            yield tuple(stack.enter_context(self._made(name, root)) for name in names)
+
+    @contextlib.contextmanager
+    def _made(self, name: str, root: int) -> Iterator[int]:
+        if name not in self._synced:
+            self._make(name, root)
+        with contextlib.ExitStack() as stack:
             flags = os.O_RDONLY | os.O_DIRECTORY
             try:
                 folder = stack.enter_context(opened(name, flags, dir_fd=root))

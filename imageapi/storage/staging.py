@@ -93,27 +93,28 @@ class Staging:
 class _MD5:
     """An MD5 that a thread computes beside the writing: it takes as long as all else together.
 
-    The first chunk needs none: most files that are small have no other.
+    One chunk alone needs no thread: most files that are small have no other.
     """
 
-    _AHEAD = 4
+    _AHEAD = 8
     """Chunks that wait at most, so that a slow thread costs no memory."""
 
     def __init__(self) -> None:
         self._hash = hashlib.md5(usedforsecurity=False)
         self._chunks: queue.Queue[bytes] = queue.Queue(self._AHEAD)
+        self._first = b""
         self._thread: threading.Thread | None = None
-        self._begun = False
 
     def update(self, chunk: bytes) -> None:
-        if not self._begun:
-            self._begun = True
-            self._hash.update(chunk)
-        elif chunk:  # an empty one is the end
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="md5", daemon=True)
-                self._thread.start()
-            self._chunks.put(chunk)
+        if not chunk:  # which is the end
+            return
+        if self._thread is None and not self._first:
+            self._first = chunk
+            return
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="md5", daemon=True)
+            self._thread.start()
+        self._chunks.put(chunk)
 
     def hexdigest(self) -> str:
         self.close()
@@ -125,7 +126,11 @@ class _MD5:
             self._chunks.put(b"")
             self._thread.join()
             self._thread = None
+        elif self._first:
+            self._hash.update(self._first)
+        self._first = b""
 
     def _run(self) -> None:
+        self._hash.update(self._first)
         while chunk := self._chunks.get():
             self._hash.update(chunk)
