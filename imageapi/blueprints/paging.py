@@ -28,7 +28,9 @@ from imageapi.models import TAG_LENGTH
 Place = tuple[int, Any]
 
 KEPT = 1024
-"""How many queries and links a process keeps: the newest pages are asked for again and again."""
+"""How many queries, cursors and links a process keeps: some pages are asked for again and again.
+
+They are kept by the query's text, `_query`, of which `request.args` is made."""
 
 
 class Page(marshmallow.Schema):
@@ -151,16 +153,19 @@ def asked(schema: type[Page] = Page) -> tuple[dict[str, Any], int, Place | None]
     """
     data = dict(_loaded(schema, request.query_string, library().settings.timezone))
     limit, cursor = data.pop("limit"), data.pop("cursor")
-    return data, limit, _place(cursor) if cursor else None
+    if not cursor:
+        return data, limit, None
+    return data, limit, _place(*_asked_of(), cursor)
+
+
+def _asked_of() -> tuple[tuple[str, ...], str, str, bytes]:
+    """What cursors are signed with, and the list that they are of: issuer, path and query."""
+    keys = library().settings.secret_keys
+    return keys, g.token.issuer, request.path, request.query_string
 
 
 @functools.lru_cache(maxsize=KEPT)
-def _loaded(
-    schema: type[Page],
-    _query: bytes,
-    _zone: datetime.tzinfo,
-) -> Mapping[str, Any]:
-    # What is not used here is what the answer depends on: the query's text, and whose days they are.
+def _loaded(schema: type[Page], _query: bytes, _zone: datetime.tzinfo) -> Mapping[str, Any]:
     repeated = [name for name, values in request.args.lists() if len(values) > 1]
     if repeated:
         raise InvalidFields(errors=[FieldFault(name, "must be there once") for name in repeated])
@@ -176,32 +181,32 @@ def link(limit: int, place: Place | None) -> list[tuple[str, str]]:
     """The `Link` header to the page that begins after `place`; none at the end."""
     if place is None:
         return []
-    settings = library().settings
-    of_list = g.token.issuer, request.path, request.query_string
-    return [("Link", _link(settings.secret_keys, settings.public_url, *of_list, limit, place))]
+    return [("Link", _link(*_asked_of(), library().settings.public_url, limit, place))]
 
 
 @functools.lru_cache(maxsize=KEPT)
 def _link(
     keys: tuple[str, ...],
-    url: str,
-    _issuer: str,
+    issuer: str,
     path: str,
     _query: bytes,
+    url: str,
     limit: int,
     place: Place,
 ) -> str:
-    cursor = _serializer(keys).dumps([_list(), *place])
-    query = urlencode({**_filters(), "limit": limit, "cursor": cursor})
-    return f'<{quote(f"{url}{path}", safe="/:")}?{query}>; rel="next"'
+    filters = _filters()
+    cursor = _serializer(keys).dumps([_list(issuer, path, filters), *place])
+    following = urlencode({**filters, "limit": limit, "cursor": cursor})
+    return f'<{quote(f"{url}{path}", safe="/:")}?{following}>; rel="next"'
 
 
-def _place(cursor: str) -> Place:
+@functools.lru_cache(maxsize=KEPT)
+def _place(keys: tuple[str, ...], issuer: str, path: str, _query: bytes, cursor: str) -> Place:
     try:
-        of_list, moment, last = _serializer(library().settings.secret_keys).loads(cursor)
+        of_list, moment, last = _serializer(keys).loads(cursor)
     except (BadData, ValueError) as error:
         raise _not_ours() from error
-    if of_list != _list():
+    if of_list != _list(issuer, path, _filters()):
         raise _not_ours()
     return moment, last
 
@@ -210,8 +215,8 @@ def _not_ours() -> InvalidFields:
     return InvalidFields(errors=[FieldFault("cursor", "is none of this list with these filters")])
 
 
-def _list() -> str:
-    text = json.dumps([g.token.issuer, request.path, sorted(_filters().items())])
+def _list(issuer: str, path: str, filters: Mapping[str, str]) -> str:
+    text = json.dumps([issuer, path, sorted(filters.items())])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
