@@ -10,6 +10,7 @@ import contextlib
 import subprocess
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
@@ -34,6 +35,11 @@ def answering(door: Front, connection: HTTPConnection, seed: int) -> tuple[int, 
     mine = [call for call in calls[: answer + 1] if call.pid == thread]
     (begin,) = (n for n, call in enumerate(mine) if '"POST ' in call.arguments)
     return thread, mine[begin:]
+
+
+def counted(calls: list[Syscall]) -> Counter[str]:
+    """How often each call is made."""
+    return Counter(call.name for call in calls)
 
 
 @contextlib.contextmanager
