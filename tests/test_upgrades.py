@@ -26,7 +26,7 @@ from tests.servers.postgres import by_psycopg, postgres
 
 FULL = os.environ.get("FAULTS") == "full"
 STEP = 1 if FULL else 12
-"""Killed at every so manieth statement."""
+"""Killed before each of so many statements."""
 REVISIONS = [
     script.revision for script in ScriptDirectory(str(migrate.directory)).walk_revisions()
 ][::-1]
@@ -150,11 +150,11 @@ def test_two_hosts_at_once(tmp_path, url):
 
 def test_killed_at_each_statement(tmp_path, url):
     deaths, number = 0, 0
-    while (process := ended(upgrading(tmp_path, url, "-c", KILLED, str(number))))[0]:
-        assert process[0] == -signal.SIGKILL, process[1]
+    while (end := ended(upgrading(tmp_path, url, "-c", KILLED, str(number))))[0]:
+        assert end[0] == -signal.SIGKILL, end[1]
         deaths, number = deaths + 1, number + STEP
         if number % (STEP * 4) == 0:
-            # Each is found at nothing or at all: as a whole it is one transaction.
+            # All of it is one transaction: nothing is there before its end.
             with application(tmp_path, url):
                 assert tables().keys() <= {"alembic_version"}
     assert deaths >= 4

@@ -18,7 +18,7 @@ ONE_HOST = 4_918_273_645_102
 LOCK_SECONDS = 1
 """How long a change waits for a table. Meanwhile every request waits behind it."""
 TRIES = 120
-"""How often it is tried: a dump, which holds every table, has two minutes and more to end."""
+"""How often it is tried, every two seconds: a dump, which holds every table, has time to end."""
 LOCK_NOT_AVAILABLE = "55P03"
 
 target = current_app.extensions["migrate"].db

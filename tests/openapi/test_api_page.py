@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import subprocess
 
 import pytest
 
 from tests.conftest import REPOSITORY, jpeg
+from tests.deploy.site import served
 from tests.openapi.seed import API, seed
 from tests.servers.gunicorn import gunicorn
 from tests.servers.need import need
@@ -17,10 +19,19 @@ PAGE = (REPOSITORY / "docs" / "api.md").read_text()
 LINES = re.findall(r"^(curl .*)  # (\d{3})$", PAGE, re.MULTILINE)
 
 
-@pytest.fixture(scope="module")
-def server():
-    with gunicorn(None, "--workers", "1") as server:
-        yield server
+OPERATORS = ('/readyz"', '/metrics"')
+"""The ends of the lines that are the operator's: nginx shows nothing of them."""
+
+
+@pytest.fixture(scope="module", params=["gunicorn", "nginx"])
+def server(request):
+    """The application as it is, and behind nginx as docs/deployment.md has it."""
+    if request.param == "gunicorn":
+        with gunicorn(None, "--workers", "1") as server:
+            yield server
+    else:
+        with served() as site:
+            yield dataclasses.replace(site.door.app, url=site.nginx.url)
 
 
 @pytest.fixture
@@ -61,8 +72,11 @@ def run(server, tmp_path):
 
 
 @pytest.mark.parametrize(("line", "status"), LINES)
-def test_a_line_answers_what_it_says(line, status, run, described):
+def test_a_line_answers_what_it_says(line, status, run, described, request):
     answered, method, path = run(line)
+    if line.endswith(OPERATORS) and "nginx" in request.node.callspec.params.values():
+        assert answered == "404"
+        return
     assert answered == status
     assert status in described.operation(method, path)["responses"]
 
