@@ -22,6 +22,7 @@ GROWTH = 50 * MB
 SLOWEST = 2.0
 """Seconds that a refusal may take."""
 UNSUPPORTED = {"bmp", "ico", "empty", "text", "html", "svg", "eps", "pdf"}
+WORKERS = 2
 STATUS = {"accept": {201}, "refuse": {415, 422}, "either": {201, 422}}
 
 
@@ -37,13 +38,17 @@ class Answer:
 
 @pytest.fixture(scope="module")
 def served(shared) -> Iterator[Front]:
-    with front() as server:
+    with front("--workers", str(WORKERS)) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def memory(served) -> int:
-    """The server's before the first picture."""
+    """The server's before the first picture, with all its workers there."""
+    deadline = time.monotonic() + 30
+    while served.app.log.count("Booting worker") < WORKERS and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(2)  # a worker that boots has still to load the application
     return taken(served.app.pid)
 
 
