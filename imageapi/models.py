@@ -84,8 +84,8 @@ class Image(Base):
 
     `width`, `height`: the effective size, after crop and rotation. `rendered`: the extension of the
     renditions that exist for this revision, "" while there are none. `placeholder`: the ThumbHash of
-    the revision rendered last, in base64. `latitude`, `longitude`: the
-    position that `gps` shows, for the bbox filter.
+    the revision rendered last, in base64; null after an edit that the storage renders by itself.
+    `latitude`, `longitude`: the position that `gps` shows, for the bbox filter.
     """
 
     __tablename__ = "image"

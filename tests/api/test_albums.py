@@ -93,6 +93,7 @@ def test_deleting_an_album_takes_images_and_bytes(app, anna, fetch, stored, api)
     )
 
 
+@everywhere
 def test_the_list_shows_owned_albums_and_those_with_see(anna, api, album):
     album("berts", owner="bert", created_ms=5)
     album("closed", owner="bert", created_ms=6)
@@ -130,6 +131,7 @@ def tags(api, **labels):
     return api(abilities={"holidays": entry}, user_id="bert")
 
 
+@everywhere
 def test_tags_that_a_token_names_are_made_once(anna, api):
     tagger = tags(api, Sea="Das Meer", Land={"en": "Land", "fr": ["é"]}, **{"x" * 129: "long"})
     first = tagger.get("/albums/holidays/tags").json
@@ -144,6 +146,7 @@ def test_tags_that_a_token_names_are_made_once(anna, api):
     assert api("holidays").get("/albums/holidays/tags").json == first
 
 
+@everywhere
 def test_tagging(anna, api, album):
     album("other", owner="anna")
     images = [anna.upload(data=jpeg(seed=number))["public_id"] for number in range(3)]

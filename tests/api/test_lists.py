@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from imageapi.catalog import albums, images, listing, tags
 from imageapi.extensions import db
 from tests.conftest import jpeg
+from tests.storages import everywhere
 
 LIST = "/albums/holidays/images"
 
@@ -45,6 +46,7 @@ def ids(images):
     return [image["public_id"] for image in images]
 
 
+@everywhere
 def test_newest_first_in_pages(anna, pictures):
     newest = ids(pictures)[::-1]
     assert walk(anna, LIST) == [newest]
@@ -52,6 +54,7 @@ def test_newest_first_in_pages(anna, pictures):
     assert walk(anna, f"{LIST}?limit=7") == [newest]
 
 
+@everywhere
 def test_a_walk_sees_what_was_there_once_while_others_come_and_go(anna, pictures):
     there = ids(pictures)
     first = anna.get(f"{LIST}?limit=2")
@@ -93,6 +96,7 @@ def test_a_cursor_belongs_to_its_list_and_filters(anna, api, album, pictures):
         assert (response.status_code, response.json["errors"][0]["field"]) == (422, "cursor")
 
 
+@everywhere
 def test_filters(anna):
     paris = anna.upload(data=jpeg(seed=1), latitude="48.86", longitude="2.35")
     fiji = anna.upload(data=jpeg(seed=2), latitude="-18", longitude="179.5")
@@ -136,6 +140,7 @@ def _exif(values):
     return exif
 
 
+@everywhere
 def test_the_same_statements_at_any_length(app, anna, pictures):
     counts = []
     engine = app.extensions["reader"]._engine
@@ -250,6 +255,7 @@ def many_images():
     return large
 
 
+@everywhere
 def test_views_count_the_lists_of_others(app, anna, api, pictures):
     stranger = api("holidays", "image_list", user_id="bert")
     for _ in range(3):
@@ -264,6 +270,7 @@ def test_views_count_the_lists_of_others(app, anna, api, pictures):
     assert stats["bytes"] == sum(image["infos"]["bytes"] for image in pictures)
 
 
+@everywhere
 def test_untagged_are_those_that_carry_no_tag(anna, api, pictures):
     named = {"holidays": {"Tags": {"Sea": "Sea"}, "Access": {"image_tag": True}}}
     tagger = api(abilities=named, user_id="bert")
