@@ -96,7 +96,7 @@ class _MD5:
     One chunk alone needs no thread: most files that are small have no other.
     """
 
-    _AHEAD = 8
+    _AHEAD = 4
     """Chunks that wait at most, so that a slow thread costs no memory."""
 
     def __init__(self) -> None:
