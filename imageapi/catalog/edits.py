@@ -49,18 +49,17 @@ def edit(row: Row, values: Mapping[str, float], confirm: Confirm = agreed) -> bo
         if storage is None:
             return False
         kept = row.rendered if renditions.rendered_by_url(storage) else ""
-        # Nobody renders the edit here, so nobody knows how it looks.
-        unknown = {"placeholder": None} if kept else {}
         changed = (
             sa.update(Image)
             .where(Image.id == row.id, Image.revision == row.revision)
             .values(
                 **values,
-                **unknown,
                 revision=Image.revision + 1,
                 width=size.width,
                 height=size.height,
                 rendered=kept,
+                # What the storage renders, nobody has looked at here.
+                placeholder=None if kept else Image.placeholder,
             )
         )
         if session.connection().execute(changed).rowcount == 0:

@@ -42,9 +42,9 @@ def migrate() -> None:
             transactional_ddl=True,  # SQLite's is, though alembic does not take it for granted
             **current_app.extensions["migrate"].configure_args,
         )
-        tries = TRIES
-        while not migrated(connection, last=sqlite or tries == 1):
-            tries -= 1
+        for left in reversed(range(TRIES)):
+            if migrated(connection, last=not left):
+                break
             time.sleep(LOCK_SECONDS)
 
 

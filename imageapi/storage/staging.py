@@ -108,7 +108,7 @@ class _MD5:
     def update(self, chunk: bytes) -> None:
         if not chunk:  # which is the end
             return
-        if self._thread is None and not self._first:
+        if not self._first:
             self._first = chunk
             return
         if self._thread is None:

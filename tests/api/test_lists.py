@@ -167,6 +167,11 @@ FILTERS = [
 ]
 
 
+NEWEST = 2 * len(FILTERS) + 4
+"""The place of what is read of several albums at once, after all pages."""
+LISTS = NEWEST + 4
+
+
 @pytest.fixture
 def plans(app):
     """The plans of all that is read, each a list of its steps."""
@@ -202,8 +207,10 @@ def test_every_list_stays_in_the_albums_index(app, settings, plans):
         pytest.skip("these are the words of SQLite's plans")
     with app.app_context():
         read_every_list(1)
-    for plan in plans[: 2 * len(FILTERS)]:
+    assert len(plans) == LISTS
+    for plan in (*plans[: 2 * len(FILTERS)], plans[NEWEST]):
         assert any("ix_image_album (album_id=?" in step for step in plan), plan
+    for plan in plans[: 2 * len(FILTERS)]:
         assert not any("TEMP B-TREE" in step for step in plan), plan
     for plan in plans:
         scanned = {step.split()[1] for step in plan if step.startswith("SCAN")}
@@ -217,6 +224,7 @@ def test_every_list_of_postgresql_stays_in_an_index(app, settings, plans):
         large = many_images()
         plans.clear()
         read_every_list(large)
+    assert len(plans) == LISTS
     for plan in plans[:2]:
         assert any("using ix_image_album on image" in step for step in plan), plan
         assert not any("Sort" in step for step in plan), plan

@@ -2,16 +2,18 @@
 
 import contextlib
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import sqlalchemy as sa
 
-from imageapi.catalog import albums, edits, images, library, tags
+from imageapi.catalog import albums, edits, images, tags
 from imageapi.errors import Conflict, NotFound
 from imageapi.extensions import read
 from imageapi.models import TagImage
 from tests.conftest import jpeg
+from tests.upkeep.crowd import upload
 
 SECONDS = 20
 TURNS = 25
@@ -44,7 +46,7 @@ class Pause:
         """What is begun here meets what is held; it goes on at the end."""
         assert self.reached.wait(SECONDS)
         yield
-        threading.Event().wait(0.3)
+        time.sleep(0.3)
         self.over.set()
 
 
@@ -76,8 +78,8 @@ def test_an_album_that_is_being_renamed_is_found_under_its_new_id_alone(beside, 
 
 
 def test_two_who_put_one_tag_on_the_same_images(beside):
-    album = albums.create("a", "anna")
-    ids = [uploaded(album, number) for number in range(4)]
+    album = albums.create("holidays", "anna")
+    ids = [upload(jpeg(16, 16, seed=number)) for number in range(4)]
     for turn in range(TURNS):
         [*_, tag], _ = tags.ensure(album.id, {f"tag {turn}": ""})
         both = [
@@ -89,18 +91,12 @@ def test_two_who_put_one_tag_on_the_same_images(beside):
 
 
 def test_a_tag_and_the_deletion_of_its_image(beside):
-    album = albums.create("a", "anna")
+    album = albums.create("holidays", "anna")
     [tag], _ = tags.ensure(album.id, {"best": ""})
     for turn in range(TURNS):
-        row = images.get(uploaded(album, turn))
+        row = images.get(upload(jpeg(16, 16, seed=turn)))
         tagged = beside(tags.put_on, tag, [row.id], "anna", images.agreed)
         beside(edits.delete, row).result(SECONDS)
         with contextlib.suppress(NotFound):
             tagged.result(SECONDS)
         assert read(sa.select(TagImage.id)) == []
-
-
-def uploaded(album, seed):
-    with library().storages[album.storage].stage() as staging:
-        staging.write(jpeg(16, 16, seed=seed))
-        return images.add(album, staging.finish(), images.Upload())[0]
