@@ -24,6 +24,7 @@ from imageapi import create_app, models
 from imageapi.auth import tokens
 from imageapi.extensions import db, transaction
 from imageapi.settings import Settings
+from tests.databases import database_url, postgresql_server  # noqa: F401 - fixtures
 from tests.servers.postgres import Postgres, by_psycopg, postgres
 from tests.storages import cloudinary_server, on_cloudinary, s3, s3_server, storage  # noqa: F401 - fixtures
 

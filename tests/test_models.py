@@ -12,7 +12,6 @@ from pathlib import Path
 import flask_migrate
 import pytest
 import sqlalchemy as sa
-from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
@@ -20,13 +19,8 @@ from imageapi import create_app, models
 from imageapi.extensions import db, migrate, read, transaction
 from imageapi.settings import Settings
 from tests.conftest import SECRET
-from tests.servers.postgres import by_psycopg, postgres
-
-
-@pytest.fixture(scope="module")
-def server():
-    with postgres() as running:
-        yield running
+from tests.databases import assert_migrated
+from tests.servers.postgres import by_psycopg
 
 
 @contextlib.contextmanager
@@ -47,8 +41,8 @@ def sqlite(tmp_path):
 
 
 @pytest.fixture
-def postgresql(server, tmp_path):
-    with server.database() as url, application(tmp_path, by_psycopg(url)) as app:
+def postgresql(postgresql_server, tmp_path):
+    with postgresql_server.database() as url, application(tmp_path, by_psycopg(url)) as app:
         yield app
 
 
@@ -62,11 +56,7 @@ def app(request):
 
 
 def test_the_migrated_schema_is_the_models(app):
-    with db.engine.connect() as connection:
-        context = MigrationContext.configure(
-            connection, opts={"compare_type": True, "compare_server_default": True}
-        )
-        assert compare_metadata(context, db.metadata) == []
+    assert_migrated()
 
 
 def test_the_migrated_indexes_are_the_models_to_their_conditions(sqlite, tmp_path):

@@ -13,16 +13,15 @@ import time
 import flask_migrate
 import pytest
 import sqlalchemy as sa
-from alembic.autogenerate import compare_metadata
-from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from imageapi import create_app
 from imageapi.extensions import db, migrate
 from imageapi.settings import Settings
 from tests.conftest import SECRET, close
+from tests.databases import assert_migrated
 from tests.servers.gunicorn import ROOT
-from tests.servers.postgres import by_psycopg, postgres
+from tests.servers.postgres import by_psycopg
 
 FULL = os.environ.get("FAULTS") == "full"
 STEP = 1 if FULL else 12
@@ -48,12 +47,6 @@ with create_app().app_context():
 """Upgrades, and dies before the statement of that number."""
 
 
-@pytest.fixture(scope="module")
-def server():
-    with postgres() as running:
-        yield running
-
-
 @contextlib.contextmanager
 def application(instance, url):
     app = create_app(Settings(secret_keys=(SECRET,), instance=instance, database_url=url))
@@ -62,18 +55,9 @@ def application(instance, url):
     close(app)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request):
-    if request.param == "sqlite":
-        yield ""
-        return
-    with request.getfixturevalue("server").database() as made:
-        yield by_psycopg(made)
-
-
 @pytest.fixture
-def on_postgresql(server, tmp_path):
-    with server.database() as made, application(tmp_path, by_psycopg(made)) as app:
+def on_postgresql(postgresql_server, tmp_path):
+    with postgresql_server.database() as made, application(tmp_path, by_psycopg(made)) as app:
         yield app
 
 
@@ -92,9 +76,9 @@ def tables():
     }
 
 
-def test_what_the_older_version_reads_and_writes_stays(tmp_path, url):
+def test_what_the_older_version_reads_and_writes_stays(tmp_path, database_url):
     """It serves until all hosts have the new one: nothing is taken away, nothing new is demanded."""
-    with application(tmp_path, url):
+    with application(tmp_path, database_url):
         before = {}
         for revision in REVISIONS:
             flask_migrate.upgrade(revision=revision)
@@ -130,36 +114,27 @@ def ended(process):
     return process.returncode, said
 
 
-def assert_upgraded():
-    with db.engine.connect() as connection:
-        options = {"compare_type": True, "compare_server_default": True}
-        assert (
-            compare_metadata(MigrationContext.configure(connection, opts=options), db.metadata)
-            == []
-        )
-
-
-def test_two_hosts_at_once(tmp_path, url):
-    both = [upgrading(tmp_path, url) for _ in range(2)]
+def test_two_hosts_at_once(tmp_path, database_url):
+    both = [upgrading(tmp_path, database_url) for _ in range(2)]
     for process in both:
         code, said = ended(process)
         assert code == 0, said
-    with application(tmp_path, url):
-        assert_upgraded()
+    with application(tmp_path, database_url):
+        assert_migrated()
 
 
-def test_killed_at_each_statement(tmp_path, url):
+def test_killed_at_each_statement(tmp_path, database_url):
     deaths, number = 0, 0
-    while (end := ended(upgrading(tmp_path, url, "-c", KILLED, str(number))))[0]:
+    while (end := ended(upgrading(tmp_path, database_url, "-c", KILLED, str(number))))[0]:
         assert end[0] == -signal.SIGKILL, end[1]
         deaths, number = deaths + 1, number + STEP
         if number % (STEP * 4) == 0:
             # All of it is one transaction: nothing is there before its end.
-            with application(tmp_path, url):
+            with application(tmp_path, database_url):
                 assert tables().keys() <= {"alembic_version"}
     assert deaths >= 4
-    with application(tmp_path, url):
-        assert_upgraded()
+    with application(tmp_path, database_url):
+        assert_migrated()
 
 
 def test_a_long_read_holds_the_upgrade_up_and_no_request(on_postgresql):
@@ -189,4 +164,4 @@ def test_a_long_read_holds_the_upgrade_up_and_no_request(on_postgresql):
         assert slowest > 0.1, "the upgrade was never in the way"
     host.join(SECONDS)
     assert done.is_set()
-    assert_upgraded()
+    assert_migrated()

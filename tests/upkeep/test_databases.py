@@ -18,7 +18,6 @@ from imageapi import models
 from imageapi.catalog import albums, collecting, edits, images, library, moving, upkeep, work
 from imageapi.extensions import read
 from tests.conftest import jpeg
-from tests.servers.postgres import postgres
 from tests.upkeep.crowd import OPERATIONS, STORAGES, application, member, read_back, upload
 from tests.upkeep.helpers import aged, noted_long_ago, objects, originals, stray
 
@@ -26,24 +25,9 @@ NUMBER = 10_000 if os.environ.get("FAULTS") == "full" else 400
 PROCESSES = 4
 
 
-@pytest.fixture(scope="module")
-def server():
-    with postgres() as running:
-        yield running
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request):
-    if request.param == "sqlite":
-        yield ""
-        return
-    with request.getfixturevalue("server").database() as made:
-        yield made.replace("postgresql:", "postgresql+psycopg:")
-
-
 @pytest.fixture
-def app(tmp_path, url):
-    with application(tmp_path, url) as made:
+def app(tmp_path, database_url):
+    with application(tmp_path, database_url) as made:
         flask_migrate.upgrade()
         albums.create("holidays", "anna")
         yield made
@@ -80,7 +64,7 @@ def test_a_walk_through_all_of_it(app, flask):
     assert flask("fsck", "--json").stdout == "[]\n"
 
 
-def test_all_of_it_at_once(app, url):
+def test_all_of_it_at_once(app, database_url):
     """Four processes upload, duplicate, edit, delete and collect while a fifth moves: no row loses bytes."""
     instance = app.extensions["library"].settings.instance
     seed = random.SystemRandom().randrange(1 << 32)
@@ -88,7 +72,9 @@ def test_all_of_it_at_once(app, url):
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(PROCESSES, mp_context=spawn) as pool:
         share = NUMBER // PROCESSES
-        clients = [pool.submit(member, instance, url, seed + n, share) for n in range(PROCESSES)]
+        clients = [
+            pool.submit(member, instance, database_url, seed + n, share) for n in range(PROCESSES)
+        ]
         while not all(client.done() for client in clients):
             move_there_and_back()
         done = sum((client.result() for client in clients), Counter())
