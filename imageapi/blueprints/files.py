@@ -29,7 +29,7 @@ def cloudinary_cors() -> Response:
 
 @blueprint.get("/files/<storage>/<path:key>")
 def rendition(storage: str, key: str) -> Response:
-    """Serve a rendition under its signed URL, rendered now if it is missing; else the blank picture."""
+    """Serve a rendition under its signed URL, restored if it is missing; else the blank picture."""
     query = request.query_string.decode("latin-1")
     shown = renditions.open_signed(storage, key, query, time.time())
     if shown is None:

@@ -24,6 +24,7 @@ class Library:
     """What the catalog of one application works with.
 
     `thumbnails`: the JSON text of URLs that were made already (`renditions.thumbnails`).
+    `asked`: until when workers are told no more of an image that lacks renditions (`renditions.ASKED`).
     """
 
     settings: Settings
@@ -33,6 +34,7 @@ class Library:
     geoip: GeoIP
     views: Views
     thumbnails: dict[tuple[Any, ...], str]
+    asked: dict[tuple[str, int], float]
 
 
 def init_app(app: Flask, settings: Settings) -> None:
@@ -58,6 +60,7 @@ def init_app(app: Flask, settings: Settings) -> None:
         geoip=GeoIP(settings.geoip_database),
         views=Views(),
         thumbnails={},
+        asked={},
     )
 
 

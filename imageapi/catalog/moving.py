@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +31,7 @@ from imageapi.errors import (
     UnsupportedFormat,
 )
 from imageapi.extensions import Row, read, transaction
-from imageapi.models import ANY_ORIGINALS, Album, Image, ObjectCopy, StoredObject
+from imageapi.models import ALBUMS, ANY_ORIGINALS, Album, Image, ObjectCopy, StoredObject
 from imageapi.storage.backend import Picture
 from imageapi.storage.storages import Storage
 from imageapi.telemetry import log
@@ -51,6 +52,7 @@ _OBJECTS = (
 _LEFT = sa.select(
     sa.func.count().label("objects"), sa.func.coalesce(sa.func.sum(StoredObject.bytes), 0)
 ).where(_ELSEWHERE)
+_STILL = ALBUMS.where(Album.id == sa.bindparam("album_id"), Album.storage == sa.bindparam("to"))
 _IMAGES = ANY_ORIGINALS.where(Image.object_id == sa.bindparam("object_id"))
 
 
@@ -66,8 +68,9 @@ class Verdict(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Outcome:
-    """One object: its key before, what became of it, its bytes, and why it failed."""
+    """One object: its number, its key before, what became of it, its bytes, and why it failed."""
 
+    object_id: int
     key: str
     verdict: Verdict
     bytes: int = 0
@@ -100,9 +103,11 @@ def left(album: Row, to: str) -> tuple[int, int]:
     return int(objects), int(size)
 
 
-def begin(album: Row, to: str) -> None:
+def begin(album: Row, to: str, *, leave: int | None = None) -> None:
     """Let new bytes of an album, a row of `models.ALBUMS`, go to the storage `to`.
 
+    Args:
+        leave: have the rest of the move done as work, with this for `move`'s `keep`.
     Raises:
         NotFound: the album was deleted meanwhile.
         StorageError: the storage is not usable; nothing was done.
@@ -112,18 +117,38 @@ def begin(album: Row, to: str) -> None:
     with transaction() as session:
         if session.connection().execute(there.values(storage=to)).rowcount == 0:
             raise NotFound
+        if leave is not None:
+            payload = {"album": album.id, "to": to, "keep": leave, "after": 0}
+            work.record(session, "move", payload)
 
 
-def move(album: Row, to: str, keep: int) -> Iterator[Outcome]:
+@work.kind("move")
+def _move_on(payload: work.Payload) -> work.Payload | None:
+    """Move an album on for a slice of time."""
+    to = payload["to"]
+    rows = read(_STILL, album_id=payload["album"], to=to)
+    if not rows:
+        raise NotFound
+    end = time.monotonic() + work.SLICE
+    for outcome in move(rows[0], to, payload["keep"], payload["after"]):
+        if outcome.reason:
+            log.warning("not moved", key=outcome.key, why=outcome.reason)
+        if time.monotonic() > end:
+            return {**payload, "after": outcome.object_id}
+    log.info("album moved", album=rows[0].public_id, to=to, left=left(rows[0], to)[0])
+    return None
+
+
+def move(album: Row, to: str, keep: int, after: int = 0) -> Iterator[Outcome]:
     """Move the objects of an album to the storage `to`, after `begin`; ends when the album goes elsewhere.
 
     Args:
         album: a row of `models.ALBUMS`.
         keep: for how many seconds the bytes stay where they were; at least as long as URLs last.
+        after: the number of the object to go on after.
     Raises:
         StorageError: a storage failed; another object would fare no better.
     """
-    after = 0
     keep = max(keep, 2 * library().settings.url_window)
     while rows := read(_OBJECTS, album_id=album.id, to=to, after=after):
         for row in rows:
@@ -136,16 +161,16 @@ def _move(row: Row, target: Storage, keep: int) -> Outcome:
     try:
         key = copy(row, source, row.key, target)
     except (StorageCorrupt, StorageNotFound) as error:
-        return Outcome(row.key, Verdict.FAILED, reason=str(error))
+        return Outcome(row.id, row.key, Verdict.FAILED, reason=str(error))
     try:
         with locks.moving(row.id):
             settled = _settle(row, source, target, key, keep)
         if settled:
-            return Outcome(row.key, Verdict.MOVED, row.bytes)
+            return Outcome(row.id, row.key, Verdict.MOVED, row.bytes)
         reason = "Its images are being edited all the time."
-        outcome = Outcome(row.key, Verdict.FAILED, reason=reason)
+        outcome = Outcome(row.id, row.key, Verdict.FAILED, reason=reason)
     except _Gone:
-        outcome = Outcome(row.key, Verdict.GONE)
+        outcome = Outcome(row.id, row.key, Verdict.GONE)
     discard(target, key)
     return outcome
 
@@ -233,7 +258,7 @@ def _leave(session: orm.Session, row: Row, ready: Mapping[str, _Ready], keep: in
 
 
 @work.kind("remove_copy")
-def _remove_copy(payload: dict[str, Any]) -> None:
+def _remove_copy(payload: work.Payload) -> None:
     """Remove what a move left, but nothing of an image that moved back."""
     storage = library().storages[payload["storage"]]
     with locks.moving(payload["object"]):  # or a move back would lose what it has just brought here
@@ -261,7 +286,7 @@ def _comes_back(object_id: int, storage: str) -> bool:
     return bool(read(moving))
 
 
-def _postpone(payload: dict[str, Any]) -> None:
+def _postpone(payload: work.Payload) -> None:
     with transaction() as session:
         number = work.record(session, "remove_copy", payload, payload["keep"] * 1000)
         there = sa.update(ObjectCopy).where(ObjectCopy.key == payload["key"])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from imageapi.catalog import library, renditions
+from imageapi.catalog import library, renditions, work
 from imageapi.errors import (
     NotFound,
     StorageCorrupt,
@@ -17,12 +18,14 @@ from imageapi.errors import (
     UnsupportedFormat,
 )
 from imageapi.extensions import Row, read, transaction
-from imageapi.models import Album, Image, Progress, StoredObject
+from imageapi.models import ALBUMS, Album, Image, Progress, StoredObject
+from imageapi.telemetry import log
 
 PAGE = 20
 """How many images are rendered between two notes of how far it has come."""
 
 _PLACE = sa.select(Progress.place).where(Progress.task == sa.bindparam("task"))
+_ALBUM = ALBUMS.where(Album.id == sa.bindparam("album_id"))
 _IMAGES = (
     sa.select(Image.id, StoredObject.storage)
     .join(StoredObject, StoredObject.id == Image.object_id)
@@ -52,6 +55,32 @@ def place(album: Row | None, *, restart: bool = False) -> str:
         _note(_task(album), None)
     rows = read(_PLACE, task=_task(album))
     return str(rows[0].place) if rows else ""
+
+
+def leave(album: Row | None) -> None:
+    """Have `rebuild` done as work, from `place` on."""
+    payload = {"album": None if album is None else album.id, "after": place(album)}
+    with transaction() as session:
+        work.record(session, "rebuild", payload)
+
+
+@work.kind("rebuild")
+def _rebuild_on(payload: work.Payload) -> work.Payload | None:
+    """Rebuild for a slice of time."""
+    album = None
+    if payload["album"] is not None:
+        rows = read(_ALBUM, album_id=payload["album"])
+        if not rows:
+            raise NotFound
+        album = rows[0]
+    end = time.monotonic() + work.SLICE
+    for outcome in rebuild(album, payload["after"]):
+        if outcome.reason:
+            log.warning("not rendered", image=outcome.image, why=outcome.reason)
+        if time.monotonic() > end:
+            return {**payload, "after": outcome.image}
+    log.info("renditions rebuilt", album=None if album is None else album.public_id)
+    return None
 
 
 def rebuild(album: Row | None, after: str) -> Iterator[Outcome]:

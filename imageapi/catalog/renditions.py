@@ -14,10 +14,11 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 
 from imageapi import imaging
-from imageapi.catalog import library, locks, work
+from imageapi.catalog import background, library, locks, work
 from imageapi.errors import (
     Busy,
     NotFound,
+    StorageCorrupt,
     StorageError,
     StorageNotFound,
     UndecodablePicture,
@@ -36,6 +37,9 @@ BLANK = "/assets/blank.jpg"
 
 PATIENCE = 60.0
 """Seconds that a rendering which is in no hurry waits for a decoder."""
+
+ASKED = 10.0
+"""Seconds for which a process has workers told once of an image that lacks renditions."""
 
 KEPT = 8192
 """How many images' texts with URLs a process keeps; then it begins anew."""
@@ -134,7 +138,9 @@ class Shown:
 
 
 def open_signed(storage: str, key: str, query: str, now: float) -> Shown | None:
-    """The rendition that a signed URL of ours names; rendered now if it is missing.
+    """The rendition that a signed URL of ours names.
+
+    One that is missing is rendered now; by a worker, and not waited for, where there is a broker.
 
     Args:
         storage: the storage's name, `key` the rendition's key, `query` the raw query string.
@@ -152,8 +158,8 @@ def open_signed(storage: str, key: str, query: str, now: float) -> Shown | None:
         raise NotFound
     try:
         store = shelf.storages[storage]
-        found = _open(store, key) or _rendered_now(store, key, rows[0])
-    except (StorageError, UndecodablePicture, Busy) as error:
+        found = _open(store, key) or _restored(store, key, rows[0])
+    except (StorageError, UndecodablePicture, Busy, sa.exc.SQLAlchemyError) as error:
         log.warning("no rendition", key=key, why=str(error))
         return None
     if found is None:
@@ -172,9 +178,20 @@ def _open(store: Storage, key: str) -> tuple[Iterable[bytes], int] | None:
         return None
 
 
-def _rendered_now(store: Storage, key: str, row: Row) -> tuple[Iterable[bytes], int] | None:
+def _there(store: Storage, key: str) -> bool:
+    try:
+        store.stat(key)
+    except StorageNotFound:
+        return False
+    return True
+
+
+def _restored(store: Storage, key: str, row: Row) -> tuple[Iterable[bytes], int] | None:
     # Only the current edit is known; an older revision that was removed stays gone.
     if key not in keys(picture(row)):
+        return None
+    if library().settings.broker_url:
+        _have_restored(row)
         return None
     with locks.rendering(row.id):
         found = _open(store, key)
@@ -182,6 +199,34 @@ def _rendered_now(store: Storage, key: str, row: Row) -> tuple[Iterable[bytes], 
             draw(store, picture(row))
             found = _open(store, key)
     return found
+
+
+def _have_restored(row: Row) -> None:
+    asked, now = library().asked, time.monotonic()
+    if asked.get((row.id, row.revision), 0.0) > now:
+        return
+    if len(asked) >= KEPT:
+        asked.clear()
+    asked[row.id, row.revision] = now + ASKED
+    with transaction() as session:
+        number = work.record(session, "restore", {"image": row.id})
+    background.soon(number)
+
+
+@work.kind("restore")
+def _restore(payload: work.Payload) -> None:
+    """Render what an image was found to lack, unless it is there by now."""
+    with locks.rendering(payload["image"]):
+        rows = read(_ONE, image_id=payload["image"])
+        if not rows:
+            raise NotFound
+        store, shown = library().storages[rows[0].storage], picture(rows[0])
+        if all(_there(store, key) for key in keys(shown)):
+            return
+        try:
+            draw(store, shown)
+        except (StorageNotFound, StorageCorrupt) as error:  # to try again would not bring it back
+            log.warning("no renditions", image=shown.image_id, why=str(error))
 
 
 def render(image_id: str, *, again: bool = True) -> None:
@@ -265,5 +310,5 @@ def rendered_by_url(storage: str) -> bool:
 
 
 @work.kind("render")
-def _work(payload: dict[str, Any]) -> None:
+def _work(payload: work.Payload) -> None:
     render(payload["image"], again=False)

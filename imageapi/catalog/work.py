@@ -1,8 +1,8 @@
 """The outbox: work recorded in the transaction that makes it necessary, done right after it.
 
 A row of `work` is taken up by moving its `due_ms` ahead, so one process does it, and another finds
-it again when that one dies. Every kind of work may be done twice without harm. When, and by which
-process, is `background.py`'s affair.
+it again when that one dies. Every kind of work may be done twice without harm. What takes long is done a
+slice at a time, so that nothing else waits for it. When, and by which process, is `background.py`'s affair.
 
 Source: design §6; celery/celery issue 5935 for why work is never only in a broker.
 """
@@ -13,7 +13,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import sqlalchemy as sa
 from sqlalchemy import orm
@@ -27,6 +27,8 @@ from imageapi.telemetry import log, request_id
 
 LEASE_MS = 60_000
 """How long one process may take over a piece of work before another one tries."""
+SLICE = 2.0
+"""Seconds after which work that takes long lets other work go first."""
 BATCH = 100
 
 _BACKLOG = sa.select(
@@ -37,14 +39,16 @@ _BACKLOG = sa.select(
     sa.func.max(Work.attempts).label("attempts"),
 ).group_by(Work.kind)
 
-Handler = Callable[[dict[str, Any]], None]
+Payload: TypeAlias = dict[str, Any]
+Handler = Callable[[Payload], Payload | None]
+"""Does a piece of work; returns what is left of it, to be done after other work."""
 
 
 class _Taken(NamedTuple):
     """A piece of work, and what is added to every line that is logged while it is done."""
 
     kind: str
-    payload: dict[str, Any]
+    payload: Payload
     context: dict[str, str]
 
 
@@ -83,23 +87,31 @@ def run(number: int) -> bool:
     if taken is None:
         return True
     with bound_contextvars(**taken.context):
-        if not _done(taken.kind, taken.payload):
-            return False
-    with transaction() as session:
-        session.execute(sa.delete(Work).where(Work.id == number))
-    return True
+        done, left = _do(taken.kind, taken.payload)
+    if done:
+        _settle(number, left)
+    return done
 
 
-def _done(name: str, payload: dict[str, Any]) -> bool:
+def _do(name: str, payload: Payload) -> tuple[bool, Payload | None]:
     try:
-        _HANDLERS[name](payload)
+        return True, _HANDLERS[name](payload)
     except (NotFound, UndecodablePicture) as error:
         # It will not get better: the thing is gone, or can not be decoded.
         log.info("work dropped", work=name, why=str(error), **payload)
+        return True, None
     except (ImageAPIError, sa.exc.SQLAlchemyError) as error:
         log.warning("work failed", work=name, why=str(error))
-        return False
-    return True
+        return False, None
+
+
+def _settle(number: int, left: Payload | None) -> None:
+    with transaction() as session:
+        if left is None:
+            session.execute(sa.delete(Work).where(Work.id == number))
+            return
+        values = {"payload": json.dumps(left), "due_ms": now_ms(), "attempts": 0}
+        session.execute(sa.update(Work).where(Work.id == number).values(values))
 
 
 def run_due(until: float = math.inf) -> int:

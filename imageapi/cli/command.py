@@ -178,6 +178,11 @@ issuer_option = click.option(
     callback=issuer_name,
     help="The integrator it belongs to; none: yours.",
 )
+background_option = click.option(
+    "--background",
+    is_flag=True,
+    help="Leave it to the workers; without a broker, to the servers.",
+)
 
 
 def _database_fault(error: sa.exc.DBAPIError) -> str:

@@ -10,9 +10,10 @@ from rich.text import Text
 
 from imageapi.catalog import albums, rebuilding
 from imageapi.cli import output
-from imageapi.cli.command import Commands, about, issuer_option
+from imageapi.cli.command import Commands, about, background_option, issuer_option
 from imageapi.cli.progress import bar, signals
 from imageapi.errors import NotFound
+from imageapi.extensions import Row
 
 commands = Commands("renditions", help="Render thumbnails anew.")
 
@@ -28,7 +29,8 @@ commands = Commands("renditions", help="Render thumbnails anew.")
 @click.option("--album", "public_id", metavar="ID", help="Only this album's; none: all albums'.")
 @issuer_option
 @click.option("--restart", is_flag=True, help="Begin anew, where an earlier run was stopped.")
-def rebuild(public_id: str | None, issuer: str, restart: bool) -> None:  # noqa: FBT001 - click passes it by name
+@background_option
+def rebuild(public_id: str | None, issuer: str, restart: bool, background: bool) -> None:  # noqa: FBT001 - click passes it by name
     """Render the renditions of all images anew, as after their sizes have changed.
 
     It can be stopped, killed and run again, and goes on where it was. Storages that render by themselves
@@ -37,8 +39,17 @@ def rebuild(public_id: str | None, issuer: str, restart: bool) -> None:  # noqa:
     album = albums.find(public_id, issuer) if public_id is not None else None
     if album is None and public_id is not None:
         raise NotFound(f"There is no album {public_id!r}.")
+    place = rebuilding.place(album, restart=restart)
+    if background:
+        rebuilding.leave(album)
+        click.echo(f"{rebuilding.left(album, place)} images are left to be rendered.")
+        return
+    _rebuild(album, place)
+
+
+def _rebuild(album: Row | None, place: str) -> None:
     tally: collections.Counter[str] = collections.Counter()
-    started, place = time.monotonic(), rebuilding.place(album, restart=restart)
+    started = time.monotonic()
     with signals() as stopped, bar() as progress:
         task = progress.add_task("", total=rebuilding.left(album, place))
         try:

@@ -13,7 +13,14 @@ from rich.text import Text
 from imageapi.catalog import albums, library, moving
 from imageapi.catalog.moving import Verdict
 from imageapi.cli import output
-from imageapi.cli.command import Commands, Duration, about, issuer_option, json_option
+from imageapi.cli.command import (
+    Commands,
+    Duration,
+    about,
+    background_option,
+    issuer_option,
+    json_option,
+)
 from imageapi.cli.progress import bar, signals
 from imageapi.errors import NotFound
 from imageapi.extensions import Row
@@ -82,7 +89,15 @@ def check() -> None:
     help="How long the bytes stay where they were; at least as long as URLs last.",
 )
 @click.option("--dry-run", is_flag=True, help="Say what there is to do, and do nothing.")
-def migrate(public_id: str, to: str, issuer: str, keep: int, dry_run: bool) -> None:  # noqa: FBT001 - click passes it by name
+@background_option
+def migrate(
+    public_id: str,
+    to: str,
+    issuer: str,
+    keep: int,
+    dry_run: bool,  # noqa: FBT001 - click passes it by name
+    background: bool,  # noqa: FBT001 - click passes it by name
+) -> None:
     """Move an album to another storage while it is served.
 
     New pictures go there at once, then original by original: copied, read back, compared. Nobody sees an
@@ -100,7 +115,10 @@ def migrate(public_id: str, to: str, issuer: str, keep: int, dry_run: bool) -> N
         if fault:
             raise click.ClickException(f"{to!r} is not usable: {fault}")
         return
-    moving.begin(album, to)
+    moving.begin(album, to, leave=keep if background else None)
+    if background:
+        click.echo(f"{objects} originals, {size} bytes, are left to be moved to {to!r}.")
+        return
     _move(album, to, keep, objects)
 
 

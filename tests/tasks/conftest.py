@@ -15,6 +15,7 @@ from tests.conftest import jpeg
 from tests.servers.celery import lines
 from tests.servers.gunicorn import gunicorn
 from tests.servers.postgres import postgres
+from tests.servers.process import temporary
 from tests.servers.redis import redis
 
 BLANK = "/assets/blank.jpg"
@@ -45,7 +46,13 @@ def database(request):
 @pytest.fixture(scope="module")
 def app(broker, database):
     env = {"IMAGEAPI_BROKER_URL": broker.url, "IMAGEAPI_LOG_LEVEL": "DEBUG", **database}
-    with gunicorn(env, "--workers", "2") as served:
+    storages = {"IMAGEAPI_STORAGES": "local=local,attic=local"}
+    with (
+        temporary("attic") as attic,
+        gunicorn(
+            {**env, **storages, "IMAGEAPI_STORAGE_ATTIC_ROOT": str(attic)}, "--workers", "2"
+        ) as served,
+    ):
         served.flask("albums", "create", "holidays", "--owner", "anna")
         yield served
 
@@ -119,6 +126,14 @@ def backlog(app):
 
 def drawn(log, image):
     return [line for line in lines(log, "rendered") if line["image"] == image["public_id"]]
+
+
+def remove(app, image):
+    """Take the renditions of an image away; returns how many there were."""
+    found = list((app.instance / "storage/local").glob(f"*/{image['public_id']}.*"))
+    for file in found:
+        file.unlink()
+    return len(found)
 
 
 def all_shown(anna, images):

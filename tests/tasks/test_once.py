@@ -10,7 +10,7 @@ import requests
 
 from tests.servers.celery import lines
 from tests.servers.gunicorn import gunicorn
-from tests.tasks.conftest import BLANK, Anna, sql
+from tests.tasks.conftest import BLANK, Anna, remove, sql
 
 CLIENTS, IMAGES = (200, 50) if os.environ.get("FAULTS") == "full" else (24, 8)
 
@@ -34,13 +34,6 @@ def other(app, tmp_path):
     with gunicorn({**app.env, **shared, "IMAGEAPI_INSTANCE": str(tmp_path / "instance")},
                   "--workers", "2", migrate=False) as served:  # fmt: skip
         yield served
-
-
-def remove(app, image):
-    found = list((app.instance / "storage/local").glob(f"*/{image['public_id']}.*"))
-    for file in found:
-        file.unlink()
-    return len(found)
 
 
 def test_however_many_ask_on_two_hosts(app, other, anna):

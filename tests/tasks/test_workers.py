@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+import requests
 
 from tests.servers.celery import celery, lines
 from tests.servers.fault_proxy import fault_proxy
@@ -22,12 +23,30 @@ from tests.tasks.conftest import (
     backlog,
     database_of,
     drawn,
+    remove,
     sql,
     until,
 )
 
 QUICK = 1.0
 """Seconds that no request takes, busy as the machine may be: no timeout of a broker is as short."""
+
+
+BLANK_JPG = (ROOT / "imageapi/assets/blank.jpg").read_bytes()
+MOVED = 40
+KEY = """
+    SELECT key FROM stored_object JOIN image ON image.object_id = stored_object.id WHERE image.id = :id
+"""
+
+
+def remaining(app, kind):
+    """The pieces of work of a kind that are still to be done."""
+    return sql(app, "SELECT id FROM work WHERE kind = :kind", kind=kind)
+
+
+def moved(app):
+    [(count,)] = sql(app, "SELECT count(*) FROM stored_object WHERE storage = 'attic'")
+    return count
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"] if FULL else ["sqlite"])
@@ -141,6 +160,75 @@ def test_a_message_that_comes_twice_is_done_once(app, anna):
         anna.shown(image)
         time.sleep(1)
         assert len(drawn(worker.log + other.log, image)) == 1
+
+
+def test_what_is_lost_is_restored_by_a_worker(app, anna):
+    image = anna.upload()
+    assert remove(app, image) == 3
+    paths = list(image["thumbnails"].values())
+    with requests.Session() as session:
+        for _ in range(20):
+            for path in paths:
+                answer = session.get(app.url + path, timeout=30)
+                assert answer.status_code == 200
+                assert (answer.content, answer.headers["Cache-Control"]) == (BLANK_JPG, "no-store")
+    with celery(app.env) as worker:
+        until(lambda: not remaining(app, "restore"))
+        anna.shown(image)
+        assert len(drawn(worker.log, image)) == 1
+    assert drawn(app.log, image) == []
+
+
+def test_what_lost_its_original_too_is_given_up(app, anna):
+    image = anna.upload()
+    remove(app, image)
+    [(key,)] = sql(app, KEY, id=image["public_id"])
+    (app.instance / "storage/local" / key).unlink()
+    path = image["thumbnails"]["mini"]
+    assert requests.get(app.url + path, timeout=30).content == BLANK_JPG
+    with celery(app.env) as worker:
+        until(lambda: not remaining(app, "restore"))
+        [told] = lines(worker.log, "no renditions")
+        assert told["image"] == image["public_id"]
+    assert requests.get(app.url + path, timeout=30).content == BLANK_JPG
+    anna.call("DELETE", f"/images/{image['public_id']}")
+
+
+def test_a_move_left_to_the_workers_goes_on_where_one_was_killed(app, anna):
+    anna.call("POST", "/albums", json={"album": {"public_id": "moving"}})
+    images = [anna.upload("moving", size=(1600, 1200)) for _ in range(MOVED)]
+    command = ["storages", "migrate", "--album", "moving", "--to", "attic", "--background"]
+    said = app.flask(*command).stdout
+    assert said.startswith(f"{MOVED} originals, ")
+    assert moved(app) == 0
+    with celery(app.env, "--concurrency", "1") as worker:
+        until(lambda: moved(app) > 0)
+        worker.process.kill()
+    assert len(remaining(app, "move")) == 1
+    sql(app, "UPDATE work SET due_ms = 0 WHERE kind = 'move'")
+    with celery(app.env) as worker:
+        edited = anna.upload("moving")
+        anna.rotate(edited)  # is not kept waiting
+        anna.shown(edited)
+        until(lambda: not remaining(app, "move"))
+        assert lines(worker.log, "album moved")[-1]["left"] == 0
+    assert moved(app) == MOVED + 1
+    for image in images:
+        anna.shown(image)
+
+
+def test_rebuilding_left_to_the_workers(app, anna):
+    anna.call("POST", "/albums", json={"album": {"public_id": "rebuilt"}})
+    images = [anna.upload("rebuilt", size=(1600, 1200)) for _ in range(MOVED)]
+    for image in images:
+        assert remove(app, image) == 3
+    command = ["renditions", "rebuild", "--album", "rebuilt", "--background"]
+    assert app.flask(*command).stdout == f"{MOVED} images are left to be rendered.\n"
+    assert [drawn(app.log, image) for image in images] == [[]] * MOVED
+    with celery(app.env) as worker:
+        until(lambda: not remaining(app, "rebuild"))
+        assert [len(drawn(worker.log, image)) for image in images] == [1] * MOVED
+        assert lines(worker.log, "renditions rebuilt")[-1]["album"] == "rebuilt"
 
 
 def test_two_edits_in_a_row_are_one_rendering(app, anna):

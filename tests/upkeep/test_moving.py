@@ -8,7 +8,7 @@ import threading
 import pytest
 import sqlalchemy as sa
 
-from imageapi.catalog import albums, edits, images, library, moving, renditions
+from imageapi.catalog import albums, edits, images, library, moving, renditions, work
 from imageapi.catalog.moving import Verdict
 from imageapi.errors import StorageNotFound
 from imageapi.extensions import read, transaction
@@ -37,6 +37,10 @@ def listed(name):
 
 def without_urls(body):
     return {name: value for name, value in body.items() if name != "thumbnails"}
+
+
+def kinds():
+    return [row.kind for row in read(sa.select(Work.kind).order_by(Work.id))]
 
 
 def remove_now(app):
@@ -76,6 +80,46 @@ def test_there_and_back(app, flask, anna):
         rows = [images.get(before["public_id"]) for before in blocks]
         shown = [key for row in rows for key in renditions.keys(renditions.picture(row))]
         assert listed("local") == sorted([*shown, *{row.key for row in rows}])
+
+
+def test_in_the_background_a_slice_at_a_time(app, flask, anna, monkeypatch):
+    monkeypatch.setattr(work, "SLICE", 0.0)  # one original is the least
+    for number in range(3):
+        anna.upload(data=jpeg(seed=number))
+    done = migrate(flask, "s3", "--background")
+    size = sum(len(jpeg(seed=number)) for number in range(3))
+    assert done.stdout == f"3 originals, {size} bytes, are left to be moved to 's3'.\n"
+    for left in (2, 1, 0):
+        app.extensions["background"].once()
+        with app.app_context():
+            assert moving.left(albums.find("holidays"), "s3")[0] == left
+            assert kinds().count("move") == 1
+    app.extensions["background"].once()
+    with app.app_context():
+        assert kinds() == ["remove_copy"] * 3
+
+
+def test_in_the_background_until_the_album_goes_elsewhere(app, flask, anna):
+    anna.upload()
+    migrate(flask, "s3", "--background")
+    with app.app_context():
+        moving.begin(albums.find("holidays"), "local")
+    app.extensions["background"].once()
+    with app.app_context():
+        assert [row.storage for row in objects()] == ["local"]
+        assert kinds() == []
+
+
+def test_in_the_background_what_is_damaged_is_passed_over(app, flask, anna):
+    anna.upload(data=jpeg(seed=1))
+    anna.upload(data=jpeg(seed=2))
+    with app.app_context():
+        library().storages["local"].delete(objects()[0].key)
+    migrate(flask, "s3", "--background")
+    app.extensions["background"].once()
+    with app.app_context():
+        assert [row.storage for row in objects()] == ["local", "s3"]
+        assert kinds() == ["remove_copy"]
 
 
 def test_the_bytes_stay_where_they_were_for_a_while(app, flask, anna):

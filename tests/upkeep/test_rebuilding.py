@@ -8,10 +8,10 @@ import pytest
 import sqlalchemy as sa
 from PIL import Image as Pillow
 
-from imageapi.catalog import images, library, rebuilding, renditions
+from imageapi.catalog import images, library, rebuilding, renditions, work
 from imageapi.extensions import read
 from imageapi.geometry import Rendition
-from imageapi.models import Progress
+from imageapi.models import Progress, Work
 from tests.conftest import jpeg
 from tests.upkeep.helpers import objects, path
 
@@ -32,6 +32,10 @@ def smaller(app):
 def mini(anna, block):
     shown = anna.client.get(block["thumbnails"]["mini"])
     return Pillow.open(io.BytesIO(shown.data)).size
+
+
+def shown(block):
+    return renditions.keys(renditions.picture(images.get(block["public_id"])))
 
 
 def done(rebuild, *arguments):
@@ -80,6 +84,25 @@ def test_it_goes_on_where_it_was_killed(app, rebuild, anna, monkeypatch):
         assert rebuilding.place(None) != ""
     assert done(rebuild) == (0, "rendered 3, skipped 0, failed 0")
     assert done(rebuild) == (0, "rendered 5, skipped 0, failed 0")
+
+
+def test_in_the_background_a_slice_at_a_time(app, rebuild, anna, album, monkeypatch):
+    monkeypatch.setattr(work, "SLICE", 0.0)
+    album("empty", owner="anna")
+    blocks = [anna.upload(data=jpeg(seed=number)) for number in range(3)]
+    with app.app_context():
+        for key in [key for block in blocks for key in shown(block)]:
+            library().storages["local"].delete(key)
+        assert done(rebuild, "--background", "--album", "empty") == (
+            0,
+            "0 images are left to be rendered.\n",
+        )
+        assert done(rebuild, "--background") == (0, "3 images are left to be rendered.\n")
+        for _ in range(4):
+            app.extensions["background"].once()
+        assert read(sa.select(Work.id)) == []
+        for key in [key for block in blocks for key in shown(block)]:
+            assert library().storages["local"].stat(key).bytes > 0
 
 
 def test_it_can_begin_anew(app, rebuild, anna, monkeypatch):
