@@ -159,8 +159,8 @@ def test_a_revocation_goes_with_its_album(app, settings, client, flask, album):
     assert_refused(client.get(URL, headers=ours()))
     header = ours(iat=NOW + 1)
     assert client.delete("/api/v1/albums/holidays", headers=header).status_code == 204
+    app.extensions["background"].stop()  # it may have the album in hand
     with app.app_context():
-        work.run_due()
         assert read(sa.select(Album.id)) == []
         assert read(sa.select(Revocation.kind)) == []
     assert album("beach") == first or settings.database_url
