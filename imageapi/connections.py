@@ -1,7 +1,8 @@
 """How a connection to each database behaves: what it waits for, how long, and what it begins with.
 
 PostgreSQL: the server ends a statement that takes too long; where the server itself hangs no answer
-comes at all, so the client stops waiting half a second later and gives the connection up. Commands
+comes at all, so the client stops waiting half a second later and gives the connection up. From then on
+nobody waits for that server: all are refused until it answers a thread that asks nothing else. Commands
 (`flask …`, a Celery worker) have their time: only locks and connecting are bounded there.
 
 Source: design §7; https://www.psycopg.org/psycopg3/docs/api/connections.html,
@@ -11,7 +12,9 @@ https://www.sqlite.org/lang_transaction.html, https://www.sqlite.org/wal.html.
 from __future__ import annotations
 
 import functools
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +27,8 @@ if TYPE_CHECKING:
 GRACE = 0.5
 """Seconds beyond its own limit that a server has to say that a statement took too long."""
 
-PAUSE = 0.5
-"""Seconds in which nobody else waits for a database that has just failed to answer."""
+AGAIN = 0.1
+"""Seconds between two tries of a server that does not answer."""
 
 
 @dataclass(frozen=True)
@@ -37,24 +40,36 @@ class Limits:
     lock: float
 
 
-class Pause:
-    """After the database did not answer in time, others need not find that out each by itself."""
+class Silence:
+    """A server that does not answer in time: found out once, not by each request for itself."""
 
     def __init__(self) -> None:
-        self._until = 0.0
+        self._lasts = False
+        self._lock = threading.Lock()
 
-    def begin(self) -> None:
-        """Refuse all that comes in the next moments."""
-        self._until = time.monotonic() + PAUSE
+    def begin(self, hangs: Callable[[], bool]) -> None:
+        """Refuse all that comes from now on, until `hangs` is False; it is asked again and again."""
+        with self._lock:
+            if not self._lasts:
+                self._lasts = True
+                asking = threading.Thread(target=self._ask, args=(hangs,), daemon=True)
+                asking.start()
 
     def refuse(self) -> None:
         """Refuse at once while it lasts.
 
         Raises:
-            sqlalchemy.exc.TimeoutError: the database did not answer a moment ago.
+            sqlalchemy.exc.TimeoutError: the database does not answer.
         """
-        if time.monotonic() < self._until:
-            raise sa.exc.TimeoutError("the database did not answer a moment ago")
+        if self._lasts:
+            raise sa.exc.TimeoutError("the database does not answer")
+
+    def _ask(self, hangs: Callable[[], bool]) -> None:
+        try:
+            while hangs():
+                time.sleep(AGAIN)
+        finally:
+            self._lasts = False
 
 
 def arguments(url: str) -> dict[str, Any]:
@@ -65,14 +80,14 @@ def arguments(url: str) -> dict[str, Any]:
     return {"hide_parameters": True}
 
 
-def prepare(engine: sa.Engine, limits: Limits, pause: Pause, *, writes: bool) -> None:
+def prepare(engine: sa.Engine, limits: Limits, silence: Silence, *, writes: bool) -> None:
     """Have the connections of `engine` behave; `writes`: its transactions write."""
     if engine.dialect.name == "sqlite":
         sa.event.listen(engine, "connect", functools.partial(_prepare_sqlite, limits))
         if writes:
             sa.event.listen(engine, "begin", _begin_sqlite)
     elif engine.dialect.driver == "psycopg":
-        sa.event.listen(engine, "do_connect", functools.partial(_connect, limits, pause))
+        sa.event.listen(engine, "do_connect", functools.partial(_connect, limits, silence))
 
 
 def _prepare_sqlite(limits: Limits, connection: Any, _record: object) -> None:
@@ -93,13 +108,13 @@ def _begin_sqlite(connection: sa.Connection) -> None:
 
 def _connect(
     limits: Limits,
-    pause: Pause,
+    silence: Silence,
     _dialect: object,
     _record: object,
     _args: object,
     given: dict[str, Any],
 ) -> psycopg.Connection[Any]:
-    pause.refuse()
+    silence.refuse()
     statement = 0.0 if click.get_current_context(silent=True) else limits.statement
     options = {
         "statement_timeout": int(statement * 1000),
@@ -108,16 +123,29 @@ def _connect(
     }
     said = [given.get("options", ""), *(f"-c {name}={value}" for name, value in options.items())]
     parameters = {"connect_timeout": limits.connect, **given, "options": " ".join(said).strip()}
+    fell_silent = functools.partial(silence.begin, functools.partial(_hangs, parameters, limits))
     begun = time.monotonic()
     try:
         made: Any = _bounded().connect(**parameters)
     except Exception:
         if time.monotonic() - begun >= limits.connect:
-            pause.begin()
+            fell_silent()
         raise
-    made.pause = pause
+    made.fell_silent = fell_silent
     made.limit = statement + GRACE if statement else None
     return made  # type: ignore[no-any-return]
+
+
+def _hangs(parameters: dict[str, Any], limits: Limits) -> bool:
+    """Whether a server says nothing: one that is down, or refuses, says so."""
+    import psycopg  # noqa: PLC0415 - an extra
+
+    begun = time.monotonic()
+    try:
+        psycopg.connect(**parameters).close()
+    except psycopg.Error:
+        return time.monotonic() - begun >= limits.connect
+    return False
 
 
 @functools.cache
@@ -127,13 +155,13 @@ def _bounded() -> type[psycopg.Connection[Any]]:
 
     class Bounded(psycopg.Connection[Any]):
         limit: float | None = None
-        pause: Pause
+        fell_silent: Callable[[], None]
 
         def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
             try:
                 return super().wait(gen, interval, self.limit if timeout is None else timeout)
             except psycopg.errors._WaitTimeout:  # noqa: SLF001 - has no public name
-                self.pause.begin()
+                self.fell_silent()
                 self.pgconn.finish()
                 raise psycopg.OperationalError("the server does not answer") from None
 

@@ -24,7 +24,7 @@ from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import orm
 
 from imageapi import connections
-from imageapi.connections import Limits, Pause
+from imageapi.connections import Limits, Silence
 
 Row: TypeAlias = Any
 """A plain row: a named tuple, its columns are its attributes."""
@@ -67,12 +67,12 @@ class Reader:
     Checking a connection out of the pool costs three times what a read by primary key does.
     """
 
-    def __init__(self, url: str, limits: Limits, pause: Pause) -> None:
+    def __init__(self, url: str, limits: Limits, silence: Silence) -> None:
         self._engine = sa.create_engine(
             url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT", **connections.arguments(url)
         )
-        connections.prepare(self._engine, limits, pause, writes=False)
-        self._pause = pause
+        connections.prepare(self._engine, limits, silence, writes=False)
+        self._silence = silence
         self._local = threading.local()
         # Python's sqlite3 lets go of the interpreter at every row. Of threads that read at once, each
         # row would have two change places, which takes twice the time of the reading itself.
@@ -80,7 +80,7 @@ class Reader:
 
     def __call__(self, statement: sa.Executable, /, **parameters: Any) -> Sequence[Row]:
         """All rows of `statement`; a connection that the server dropped is replaced once."""
-        self._pause.refuse()
+        self._silence.refuse()
         try:
             return self._rows(statement, parameters)
         except sa.exc.DBAPIError as error:
@@ -129,10 +129,10 @@ def init_app(app: Flask, url: str, limits: Limits, pool_size: int, pool_timeout:
     }
     db.init_app(app)
     migrate.init_app(app)
-    pause = app.extensions["database_pause"] = Pause()
-    app.extensions["reader"] = Reader(url, limits, pause)
+    silence = app.extensions["database_silence"] = Silence()
+    app.extensions["reader"] = Reader(url, limits, silence)
     with app.app_context():
-        connections.prepare(db.engine, limits, pause, writes=True)
+        connections.prepare(db.engine, limits, silence, writes=True)
 
 
 def reader() -> Reader:
@@ -151,10 +151,9 @@ def transaction() -> Iterator[orm.Session]:
     """A write transaction: committed durably at the end, rolled back on any exception.
 
     Raises:
-        sqlalchemy.exc.TimeoutError: too many write at the moment, or the database did not answer a
-            moment ago.
+        sqlalchemy.exc.TimeoutError: too many write at the moment, or the database does not answer.
     """
-    pause: Pause = current_app.extensions["database_pause"]
-    pause.refuse()
+    silence: Silence = current_app.extensions["database_silence"]
+    silence.refuse()
     with orm.Session(db.engine, expire_on_commit=False) as session, session.begin():
         yield session

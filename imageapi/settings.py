@@ -264,7 +264,7 @@ class Settings:
     database_pool_timeout: float = setting(
         "PostgreSQL: seconds that one more of these transactions waits for its turn.",
         kind="float",
-        default=2.0,
+        default=1.0,
         validate=validate.Range(min=0.1),
     )
     storage: str = setting("The storage of new albums.", default="local")

@@ -11,6 +11,7 @@ import os
 import threading
 import time
 
+import psycopg
 import pytest
 import requests
 
@@ -19,6 +20,7 @@ from tests.servers.gunicorn import gunicorn
 from tests.servers.postgres import by_psycopg, postgres
 
 ROUNDS = 20 if os.environ.get("FAULTS") == "full" else 1
+CLIENTS = 32 if os.environ.get("FAULTS") == "full" else 8
 MOST = 3.5
 """Seconds that an answer may take, whatever the database does."""
 HEALED = 1.0
@@ -32,8 +34,8 @@ UPLOADS = "/api/v1/albums/holidays/images"
 class Service:
     """The application, its database, and what it acknowledged."""
 
-    def __init__(self, server, app):
-        self.server, self.app = server, app
+    def __init__(self, server, app, url):
+        self.server, self.app, self.url = server, app, url
         self.headers = bearing(sign({"user_id": "anna"}, app.env["IMAGEAPI_SECRET_KEYS"]))
         self.numbers = itertools.count()
         self.kept, self.slowest, self.refused = [], 0.0, 0
@@ -95,10 +97,13 @@ class Service:
         while self.ask("GET", UPLOADS).status_code != 200 or self.upload().status_code != 201:
             assert time.monotonic() - begun < 30
             time.sleep(0.05)
-        return time.monotonic() - begun
+        took = time.monotonic() - begun
+        print(f"healed in {took:.2f} s")  # noqa: T201 - the figures
+        return took
 
     def check(self):
         """All that was acknowledged is there; nobody waited too long; no worker was given up."""
+        print(f"slowest {self.slowest:.2f} s, {self.refused} refused")  # noqa: T201 - the figures
         time.sleep(HEALED)  # so much have those workers too that were not asked yet
         for image in self.kept:
             assert self.ask("GET", f"/api/v1/images/{image}").status_code == 200
@@ -108,12 +113,24 @@ class Service:
 
 
 @pytest.fixture
-def service():
-    with postgres(durable=True) as server, server.database() as url:
-        env = {"IMAGEAPI_DATABASE_URL": by_psycopg(url)}
+def options():
+    """Settings of the application."""
+    return {}
+
+
+@pytest.fixture
+def settings():
+    """Settings of the server."""
+    return {}
+
+
+@pytest.fixture
+def service(options, settings):
+    with postgres(durable=True, **settings) as server, server.database() as url:
+        env = {"IMAGEAPI_DATABASE_URL": by_psycopg(url), **options}
         with gunicorn(env, "--workers", "2", "--threads", "4") as app:
             app.flask("albums", "create", "holidays", "--owner", "anna")
-            yield Service(server, app)
+            yield Service(server, app, url)
 
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
@@ -131,12 +148,57 @@ def test_a_restart_and_a_crash(service, end):
 
 def test_a_server_that_hangs(service):
     for _ in range(ROUNDS):
-        with service.load(threads=8):
+        with service.load(threads=CLIENTS):
             time.sleep(0.5)
             service.server.pause()
             time.sleep(6)
             service.server.resume()
             assert service.healed() <= HEALED + SLACK
+    service.check()
+
+
+@contextlib.contextmanager
+def locked(service):
+    """Nobody else comes to the images, as during a change of the schema that was not thought through."""
+    with psycopg.connect(service.url) as other:
+        other.execute("LOCK TABLE image IN ACCESS EXCLUSIVE MODE")
+        yield
+
+
+def test_a_table_that_is_locked(service):
+    for _ in range(ROUNDS):
+        with service.load(threads=8):
+            time.sleep(0.5)
+            with locked(service):
+                time.sleep(6)
+            assert service.healed() <= HEALED + SLACK
+    service.check()
+
+
+@pytest.mark.parametrize("options", [{"IMAGEAPI_DATABASE_POOL_SIZE": "1"}])
+def test_a_pool_that_is_full(service):
+    """Nobody waits for a turn and then as long again: an upload waits, all others are refused."""
+    test_a_table_that_is_locked(service)
+
+
+def another(url):
+    """One more connection, or None when the server takes no more."""
+    try:
+        return psycopg.connect(url)
+    except psycopg.OperationalError:
+        return None
+
+
+@pytest.mark.parametrize("settings", [{"max_connections": 12, "superuser_reserved_connections": 0}])
+def test_a_server_that_takes_no_more_connections(service):
+    with contextlib.ExitStack() as taken:
+        while connection := another(service.url):
+            taken.enter_context(connection)
+        answers = {service.upload().status_code for _ in range(8)}
+        assert answers <= {201, 503}
+        with service.load(threads=8):
+            time.sleep(3)
+    assert service.healed() <= HEALED + SLACK
     service.check()
 
 
