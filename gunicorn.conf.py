@@ -120,9 +120,11 @@ util.write_error = write_problem
 bind = f"{os.environ.get('HOST', '127.0.0.1')}:{os.environ.get('PORT', '8000')}"
 workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
 worker_class = Worker
-threads = 4
 # A connection that no descriptor is left for would end the worker: half of them are for files.
 worker_connections = min(1000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+# What waits for a decoder, a disk or a slow client holds one. No more than 56 have to do with decoders
+# (imaging/helper.py), so that some are left for reads. An upload has up to eight files open.
+threads = min(64, worker_connections // 8)
 keepalive = 75
 timeout = 60
 graceful_timeout = 30

@@ -1,6 +1,6 @@
 """The Flask extensions, and how a connection of ours behaves.
 
-Reads run in autocommit on a connection of their own (`read`): no ORM, no transaction that a slow
+Reads run in autocommit on connections of their own (`read`): no ORM, no transaction that a slow
 client could hold open. Writes run in `transaction`; on SQLite it begins IMMEDIATE, so that a writer
 waits for its turn before it looks instead of failing after.
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import threading
+import queue
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -62,50 +62,79 @@ def _named(columns: tuple[str, ...]) -> Callable[[Iterable[Any]], Row]:
 
 
 class Reader:
-    """A connection per thread for statements that only read: autocommit, kept open.
+    """Runs statements that only read, in autocommit, on connections that stay open.
 
-    Checking a connection out of the pool costs three times what a read by primary key does.
+    SQLAlchemy's pool takes three times as long to give a connection out as a read by primary key does.
+
+    Args:
+        size: how many read at once; on SQLite it is one. Python's sqlite3 lets go of the interpreter at
+            every row: of two threads that read at once, each row would have them change places.
+        patience: seconds that one more waits for its turn; on SQLite as long as it takes.
     """
 
-    def __init__(self, url: str, limits: Limits, silence: Silence) -> None:
+    def __init__(
+        self, url: str, limits: Limits, silence: Silence, size: int, patience: float
+    ) -> None:
+        sqlite = url.startswith("sqlite")
         self._engine = sa.create_engine(
             url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT", **connections.arguments(url)
         )
         connections.prepare(self._engine, limits, silence, writes=False)
         self._silence = silence
-        self._local = threading.local()
-        # Python's sqlite3 lets go of the interpreter at every row. Of threads that read at once, each
-        # row would have two change places, which takes twice the time of the reading itself.
-        self._turn = threading.Lock() if url.startswith("sqlite") else contextlib.nullcontext()
+        self._idle: list[sa.Connection] = []
+        self._patience = None if sqlite else patience
+        self._turns: queue.SimpleQueue[None] = queue.SimpleQueue()
+        for _ in range(1 if sqlite else size):
+            self._turns.put(None)
 
     def __call__(self, statement: sa.Executable, /, **parameters: Any) -> Sequence[Row]:
-        """All rows of `statement`; a connection that the server dropped is replaced once."""
+        """All rows of `statement`; a connection that the server dropped is replaced once.
+
+        Raises:
+            sqlalchemy.exc.TimeoutError: too many read at the moment, or the database does not answer.
+        """
         self._silence.refuse()
+        try:
+            self._turns.get(timeout=self._patience)
+        except queue.Empty:
+            raise sa.exc.TimeoutError("too many read at the moment") from None
         try:
             return self._rows(statement, parameters)
         except sa.exc.DBAPIError as error:
             if not error.connection_invalidated:
                 raise
-            self.close()
+            self.close()  # the others were dropped with it
             return self._rows(statement, parameters)
+        finally:
+            self._turns.put(None)
 
-    def _rows(self, statement: sa.Executable, parameters: dict[str, Any]) -> list[Row]:
-        # A named tuple gives a column ten times as fast as SQLAlchemy's own row does, and numbers and
-        # texts come from the driver as they are.
-        with self._turn, self._connection().execute(statement, parameters) as result:
-            return list(map(_named(tuple(result.keys())), result.cursor.fetchall()))
+    @contextlib.contextmanager
+    def session(self) -> Iterator[sa.Connection]:
+        """A connection of one's own until the block ends, for locks that belong to a session."""
+        with self._engine.connect() as connection:
+            yield connection
 
     def close(self) -> None:
-        """Close this thread's connection; the next statement opens another."""
-        connection = self._local.__dict__.pop("connection", None)
-        if connection is not None:
-            connection.close()
+        """Close the connections that nobody uses; the next statement opens another."""
+        with contextlib.suppress(IndexError):
+            while True:
+                self._idle.pop().close()
 
-    def _connection(self) -> sa.Connection:
-        connection: sa.Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = self._local.connection = self._engine.connect()
-        return connection
+    def _rows(self, statement: sa.Executable, parameters: dict[str, Any]) -> list[Row]:
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = self._engine.connect()
+        try:
+            # A named tuple gives a column ten times as fast as SQLAlchemy's own row does, and numbers
+            # and texts come from the driver as they are.
+            with connection.execute(statement, parameters) as result:
+                rows = list(map(_named(tuple(result.keys())), result.cursor.fetchall()))
+        except BaseException:
+            connection.close()
+            raise
+        self._idle.append(connection)
+        return rows
 
 
 def init_app(app: Flask, url: str, limits: Limits, pool_size: int, pool_timeout: float) -> None:
@@ -113,7 +142,7 @@ def init_app(app: Flask, url: str, limits: Limits, pool_size: int, pool_timeout:
 
     Args:
         limits: how long a connection waits, and for what.
-        pool_size: the most transactions that write at once.
+        pool_size: the most transactions that write at once, and the most reads.
         pool_timeout: seconds that one more waits for its turn.
     """
     sqlite = url.startswith("sqlite")
@@ -130,7 +159,7 @@ def init_app(app: Flask, url: str, limits: Limits, pool_size: int, pool_timeout:
     db.init_app(app)
     migrate.init_app(app)
     silence = app.extensions["database_silence"] = Silence()
-    app.extensions["reader"] = Reader(url, limits, silence)
+    app.extensions["reader"] = Reader(url, limits, silence, pool_size, pool_timeout)
     with app.app_context():
         connections.prepare(db.engine, limits, silence, writes=True)
 

@@ -255,14 +255,14 @@ class Settings:
         validate=validate.Range(min=0.1),
     )
     database_pool_size: int = setting(
-        "PostgreSQL: how many transactions of one process may write at once. Each thread has one "
-        "connection more, to read.",
+        "PostgreSQL: how many transactions of one process may write at once, and how many statements "
+        "may read: it has at most twice as many connections.",
         kind="int",
         default=10,
         validate=_POSITIVE,
     )
     database_pool_timeout: float = setting(
-        "PostgreSQL: seconds that one more of these transactions waits for its turn.",
+        "PostgreSQL: seconds that one more of these waits for its turn.",
         kind="float",
         default=1.0,
         validate=validate.Range(min=0.1),

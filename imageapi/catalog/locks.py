@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from imageapi.catalog import library
 from imageapi.errors import Busy
-from imageapi.extensions import db, read
+from imageapi.extensions import db, reader
 from imageapi.storage.disk import disk_errors
 
 PATIENCE = 60.0
@@ -67,11 +67,12 @@ def _between_hosts(name: str) -> Iterator[None]:
     digest = hashlib.sha256(f"renditions {name}".encode()).digest()
     number = int.from_bytes(digest[:8], signed=True)
     end = time.monotonic() + PATIENCE
-    while not read(_LOCK, number=number)[0][0]:
-        if time.monotonic() > end:
-            raise Busy
-        time.sleep(_POLL)
-    try:
-        yield
-    finally:
-        read(_UNLOCK, number=number)
+    with reader().session() as session:
+        while not session.scalar(_LOCK, {"number": number}):
+            if time.monotonic() > end:
+                raise Busy
+            time.sleep(_POLL)
+        try:
+            yield
+        finally:
+            session.execute(_UNLOCK, {"number": number})

@@ -21,7 +21,7 @@ from flask import Flask, current_app
 
 from imageapi.catalog import library, work
 from imageapi.errors import StorageError
-from imageapi.extensions import read, reader
+from imageapi.extensions import read
 from imageapi.models import Album, Generation
 
 DEADLINE = 2.5
@@ -79,10 +79,7 @@ class _Probe:
     def _run(self) -> None:
         try:
             with self._app.app_context():
-                try:
-                    self._value, self._reason = self._work(), None
-                finally:
-                    reader().close()
+                self._value, self._reason = self._work(), None
         except Exception as error:  # noqa: BLE001 - whatever it is, it is not ready
             self._value, self._reason = None, _words(error)
         finally:

@@ -34,8 +34,10 @@ from imageapi.imaging.values import Probe, Rendered
 
 log: Any = structlog.get_logger()
 CORES = len(os.sched_getaffinity(0))
-MAX_WAITING = 32
-"""Callers of one process that may wait for a free core."""
+MAX_CALLERS = 56
+"""Callers of one process that may have a core or wait for one."""
+AT_THE_DOOR = 1.0
+"""Seconds that one more waits to be among them: long enough for small pictures to make room."""
 MAX_WAIT = 30.0
 """Seconds that they wait."""
 _POLL = 0.02
@@ -209,7 +211,7 @@ def _rendered(answer: dict[str, Any], data: bytes) -> Rendered:
     )
 
 
-_waiting = threading.BoundedSemaphore(MAX_WAITING + CORES)
+_callers = threading.BoundedSemaphore(MAX_CALLERS)
 _working = threading.BoundedSemaphore(CORES)
 
 
@@ -221,7 +223,7 @@ def _turn() -> Iterator[None]:
         Busy: too many wait already, or none became free in time.
     """
     deadline = time.monotonic() + MAX_WAIT
-    if not _waiting.acquire(blocking=False):
+    if not _callers.acquire(timeout=AT_THE_DOOR):
         raise Busy
     try:
         if not _working.acquire(timeout=MAX_WAIT):
@@ -232,7 +234,7 @@ def _turn() -> Iterator[None]:
         finally:
             _working.release()
     finally:
-        _waiting.release()
+        _callers.release()
 
 
 def _core(deadline: float) -> socket.socket:
@@ -320,8 +322,8 @@ class _Helper:
 
 
 def _after_fork() -> None:
-    global _waiting, _working  # noqa: PLW0603 (a thread that is not here any more may hold them)
-    _waiting = threading.BoundedSemaphore(MAX_WAITING + CORES)
+    global _callers, _working  # noqa: PLW0603 (a thread that is not here any more may hold them)
+    _callers = threading.BoundedSemaphore(MAX_CALLERS)
     _working = threading.BoundedSemaphore(CORES)
     _helper.forget()
 

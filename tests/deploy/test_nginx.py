@@ -260,7 +260,7 @@ def test_no_host_behind_it(site):
 
 
 def test_slow_clients_hold_nobody_up(site, image):
-    """Three kinds at once, far more than the eight threads of the application."""
+    """Three kinds at once, more than the threads of the application."""
     count = 400 if os.environ.get("FAULTS") == "full" else 60
     path = f"/api/v1/images/{image['public_id']}"
     site.ask(path, headers=site.door.headers)

@@ -128,7 +128,7 @@ def settings():
 def service(options, settings):
     with postgres(durable=True, **settings) as server, server.database() as url:
         env = {"IMAGEAPI_DATABASE_URL": by_psycopg(url), **options}
-        with gunicorn(env, "--workers", "2", "--threads", "4") as app:
+        with gunicorn(env, "--workers", "2") as app:
             app.flask("albums", "create", "holidays", "--owner", "anna")
             yield Service(server, app, url)
 

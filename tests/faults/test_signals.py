@@ -189,6 +189,16 @@ def test_an_end_does_not_wait_for_connections_without_a_request(served):
     served.app.start()
 
 
+def test_slow_clients_hold_nobody_up(served):
+    """As long as there are fewer than threads; more of them are the affair of nginx in front."""
+    with silent(served.app.port, 30), silent(served.app.port, 30, HALF_A_HEAD):
+        began = time.monotonic()
+        for _ in range(20):
+            with served.connect() as connection:
+                assert served.get(connection, "/healthz")[0] == 200
+        assert time.monotonic() - began < 5  # what one silent client holds its thread
+
+
 @pytest.fixture
 def conf(monkeypatch, tmp_path):
     """What gunicorn.conf.py defines; where it has metrics counted, it tells by the environment."""

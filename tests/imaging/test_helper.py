@@ -277,7 +277,7 @@ def test_memory_is_bounded(tmp_path: Path):
 
 def test_no_more_than_the_cores_decode_at_once_and_few_wait(tmp_path: Path, monkeypatch):
     cores = helper.CORES
-    monkeypatch.setattr(helper, "_waiting", threading.BoundedSemaphore(cores + 2))
+    monkeypatch.setattr(helper, "_callers", threading.BoundedSemaphore(cores + 2))
     monkeypatch.setattr(helper, "MAX_WAIT", 0.5)
     pipes = [stopped(tmp_path / str(number)) for number in range(cores + 3)]
     with ThreadPoolExecutor(len(pipes)) as pool:
