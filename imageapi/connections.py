@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 GRACE = 0.5
 """Seconds beyond its own limit that a server has to say that a statement took too long."""
 
+OF_LOCKS = 0.6
+"""How much of its time a statement of a request may wait for locks: a transaction may do so twice."""
+
 AGAIN = 0.1
 """Seconds between two tries of a server that does not answer."""
 
@@ -116,9 +119,10 @@ def _connect(
 ) -> psycopg.Connection[Any]:
     silence.refuse()
     statement = 0.0 if click.get_current_context(silent=True) else limits.statement
+    lock = min(limits.lock, statement * OF_LOCKS) if statement else limits.lock
     options = {
         "statement_timeout": int(statement * 1000),
-        "lock_timeout": int(limits.lock * 1000),
+        "lock_timeout": int(lock * 1000),
         "jit": "off",
     }
     said = [given.get("options", ""), *(f"-c {name}={value}" for name, value in options.items())]

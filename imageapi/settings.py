@@ -249,7 +249,8 @@ class Settings:
         validate=validate.Range(min=0.1),
     )
     database_lock_timeout: float = setting(
-        "Seconds that a write waits for those of others; on PostgreSQL no longer than its statement.",
+        "Seconds that a write waits for those of others; in a request to PostgreSQL no longer than six "
+        "tenths of a statement's time.",
         kind="float",
         default=5.0,
         validate=validate.Range(min=0.1),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,10 @@ from imageapi.storage.disk import disk_errors
 
 PATIENCE = 60.0
 """Seconds that a host waits for another one."""
+SESSIONS = 4
+"""The most locks between hosts that a process has at once; each takes a connection for as long."""
 _POLL = 0.05
+_sessions = threading.BoundedSemaphore(SESSIONS)
 
 _NUMBER = sa.bindparam("number", type_=sa.BigInteger)
 _LOCK = sa.select(sa.func.pg_try_advisory_lock(_NUMBER))
@@ -67,7 +71,7 @@ def _between_hosts(name: str) -> Iterator[None]:
     digest = hashlib.sha256(f"renditions {name}".encode()).digest()
     number = int.from_bytes(digest[:8], signed=True)
     end = time.monotonic() + PATIENCE
-    with reader().session() as session:
+    with _sessions, reader().session() as session:
         while not session.scalar(_LOCK, {"number": number}):
             if time.monotonic() > end:
                 raise Busy

@@ -153,10 +153,10 @@ def open_signed(storage: str, key: str, query: str, now: float) -> Shown | None:
     max_age = shelf.storages.urls.verify(storage, key, query, now)
     if not max_age:
         raise NotFound
-    rows = read(_ONE, image_id=key[3:39])
-    if not rows:
-        raise NotFound
     try:
+        rows = read(_ONE, image_id=key[3:39])
+        if not rows:
+            raise NotFound
         store = shelf.storages[storage]
         found = _open(store, key) or _restored(store, key, rows[0])
     except (StorageError, UndecodablePicture, Busy, sa.exc.SQLAlchemyError) as error:

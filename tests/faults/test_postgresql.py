@@ -203,9 +203,13 @@ def test_a_server_that_takes_no_more_connections(service):
 
 
 def test_a_start_while_the_database_is_away(service):
+    thumbnail = service.upload().json()["thumbnails"]["mini"]
     service.server.stop()
     service.app.restart()
     assert service.ask("GET", UPLOADS).status_code == 503
+    shown = requests.get(service.app.url + thumbnail, timeout=30)  # for a page that shows it
+    assert (shown.status_code, shown.headers["Cache-Control"]) == (200, "no-store")
+    assert shown.headers["Content-Type"] == "image/jpeg"
     service.server.start()
     assert service.healed() <= HEALED + SLACK
     service.check()

@@ -36,6 +36,7 @@ def application(instance: Path, url: str) -> Iterator[Flask]:
             secret_keys=(SECRET,),
             instance=instance,
             database_url=url,
+            database_statement_timeout=60,
             database_lock_timeout=60,  # so many wait for each other here, and nobody for them
             storages=STORAGES,
         )
