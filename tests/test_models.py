@@ -24,9 +24,11 @@ from tests.servers.postgres import by_psycopg
 
 
 @contextlib.contextmanager
-def application(instance, url=""):
+def application(instance, url="", **settings):
     """An application on a database that it migrates, and its context."""
-    app = create_app(Settings(secret_keys=(SECRET,), instance=instance, database_url=url))
+    app = create_app(
+        Settings(secret_keys=(SECRET,), instance=instance, database_url=url, **settings)
+    )
     with app.app_context():
         flask_migrate.upgrade()
         yield app
@@ -339,3 +341,28 @@ def test_a_reader_outlives_its_connection(postgresql):
 
 def test_the_package_holds_its_migrations():
     assert Path(str(migrate.directory)).parent == Path(models.__file__).parent
+
+
+def test_so_many_read_at_once_and_no_more(postgresql_server, tmp_path):
+    """However many threads there are; who gets no turn in time is told."""
+    settings = {"database_pool_size": 2, "database_pool_timeout": 0.2}
+    connections = sa.text(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+    )
+    with (
+        postgresql_server.database() as url,
+        application(tmp_path, by_psycopg(url), **settings) as app,
+    ):
+
+        def sleep(seconds):
+            with app.app_context():
+                read(sa.select(sa.func.pg_sleep(seconds)))
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(sleep, [0.001] * 64))
+            both = [pool.submit(sleep, 1.5) for _ in range(2)]
+            time.sleep(0.5)
+            with pytest.raises(sa.exc.TimeoutError, match="too many read"):
+                read(sa.select(1))
+            assert [job.result() for job in both] == [None, None]
+        assert read(connections)[0][0] <= 2

@@ -19,8 +19,10 @@ from tests.conftest import bearing, jpeg, sign
 from tests.servers.gunicorn import gunicorn
 from tests.servers.postgres import by_psycopg, postgres
 
-ROUNDS = 20 if os.environ.get("FAULTS") == "full" else 1
-CLIENTS = 32 if os.environ.get("FAULTS") == "full" else 8
+FULL = os.environ.get("FAULTS") == "full"
+ROUNDS = 20 if FULL else 1
+RESTARTS = 30 if FULL else 1
+CLIENTS = 32 if FULL else 8
 MOST = 3.5
 """Seconds that an answer may take, whatever the database does."""
 HEALED = 1.0
@@ -103,7 +105,7 @@ class Service:
 
     def check(self):
         """All that was acknowledged is there; nobody waited too long; no worker was given up."""
-        print(f"slowest {self.slowest:.2f} s, {self.refused} refused")  # noqa: T201 - the figures
+        print(f"slowest {self.slowest:.2f} s, {self.refused} refused, {len(self.kept)} kept")  # noqa: T201 - the figures
         time.sleep(HEALED)  # so much have those workers too that were not asked yet
         for image in self.kept:
             assert self.ask("GET", f"/api/v1/images/{image}").status_code == 200
@@ -135,7 +137,7 @@ def service(options, settings):
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
 def test_a_restart_and_a_crash(service, end):
-    for _ in range(ROUNDS):
+    for _ in range(RESTARTS):
         with service.load():
             time.sleep(0.5)
             getattr(service.server, end)()

@@ -81,6 +81,7 @@ class Service:
             list(pool.map(lambda _: self.refused(UNAVAILABLE), range(5)))
         begun = time.monotonic()
         self.refused(UNAVAILABLE)
+        print(f"refused in {time.monotonic() - begun:.3f} s")  # noqa: T201 - a figure
         assert time.monotonic() - begun < 1
         self.others_are_well()
 
@@ -92,10 +93,11 @@ class Service:
 
     def recovers(self):
         """An upload is taken within five seconds; what trouble left is nothing."""
-        deadline = time.monotonic() + 5
+        begun = time.monotonic()
         while (answer := self.upload()).status_code != 201:
-            assert time.monotonic() < deadline, answer.text
+            assert time.monotonic() - begun < 5, answer.text
             time.sleep(0.1)
+        print(f"well again in {time.monotonic() - begun:.1f} s")  # noqa: T201 - a figure
         self.nothing_is_left()
 
     def nothing_is_left(self):

@@ -83,7 +83,7 @@ def test_what_renders(instance, choice, command):
     for file in instance.renditions():
         file.unlink()
     for turn in range(TURNS):
-        enough = len(instance.renditions()) + choice.randrange(1, IMAGES)
+        enough = len(instance.renditions()) + choice.randrange(1, 3 * IMAGES // (TURNS + 1))
         instance.kill(*command, when=lambda enough=enough: len(instance.renditions()) > enough)
         assert instance.digests() == instance.sha256, turn
     done = instance.flask(*command)
@@ -97,12 +97,13 @@ def test_what_renders(instance, choice, command):
 
 
 def test_collect(instance, choice):
-    strays = [put_stray(instance.root) for _ in range(STRAYS)]
+    strays = []
 
     def left():
         return sum((instance.root / key).exists() for key in strays)
 
     for _ in range(TURNS):
+        strays += [put_stray(instance.root) for _ in range(STRAYS)]
         enough = choice.randrange(left() // 2, left())
         instance.kill("collect", "--force", when=lambda enough=enough: left() < enough)
         kept = {key[3:] for key in strays}
