@@ -129,6 +129,7 @@ def _rehearse(sample: Path) -> None:
     with sample.open("rb") as stream:
         probed, header = inspect(stream, limits)
         draw(stream, probed, header, Edit(), sizes, limits)
+    json.loads(json.dumps(dataclasses.asdict(probed)))
 
 
 def _look_after(children: dict[int, float]) -> None:
@@ -142,7 +143,7 @@ def _look_after(children: dict[int, float]) -> None:
 
 def _work(job: socket.socket, request: dict[str, Any]) -> None:
     """Bound this process, do the task, answer."""
-    Path("/proc/self/comm").write_text(DECODING)
+    _name(DECODING)
     limits = Limits(*request["limits"])
     sandbox.bound(limits)
     try:
@@ -159,6 +160,12 @@ def _work(job: socket.socket, request: dict[str, Any]) -> None:
         job.sendall(file)
     job.shutdown(socket.SHUT_WR)
     job.recv(1)  # to give our memory back takes a core, which the other side needs first
+
+
+def _name(name: str) -> None:
+    fd = os.open("/proc/self/comm", os.O_WRONLY)
+    os.write(fd, name.encode())
+    os.close(fd)
 
 
 def _error(error: Exception, detail: str) -> dict[str, Any]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
-from operator import mul
+import sys
+from collections.abc import Iterable, Sequence
+from operator import add, mul
 from typing import NamedTuple
 
 from imageapi.imaging.fdlibm import cos
@@ -99,20 +100,30 @@ def _waves(length: int, index: int) -> list[float]:
     return [cos(math.pi / length * index * (place + 0.5)) for place in range(length)]
 
 
+@functools.lru_cache(maxsize=8)
+def _waves_down(width: int, height: int, index: int) -> list[float]:
+    """Of each pixel, row by row."""
+    return [wave for wave in _waves(height, index) for _ in range(width)]
+
+
+def _sum(values: Iterable[float]) -> float:
+    """One added to the other, in their order."""
+    if sys.version_info < (3, 12):
+        return sum(values, 0.0)
+    return functools.reduce(add, values, 0.0)  # sum() makes up there for what rounding loses
+
+
 def _terms(channel: Sequence[float], size: tuple[int, int], across: int, down: int) -> _Channel:
     width, height = size
     # What all terms of a column have in common.
     columns = [list(map(mul, channel, _waves(width, u) * height)) for u in range(across)]
     constant, others = 0.0, []
     for v in range(down):
-        waves = [wave for wave in _waves(height, v) for _ in range(width)]
+        waves = _waves_down(width, height, v)
         for u in range(across):
             if u * down >= across * (down - v):
                 break
-            amount = 0.0
-            for value, wave in zip(columns[u], waves, strict=True):
-                amount += value * wave
-            amount /= width * height
+            amount = _sum(map(mul, columns[u], waves)) / (width * height)
             if u or v:
                 others.append(amount)
             else:
