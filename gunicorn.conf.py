@@ -3,6 +3,7 @@
 Source: https://docs.gunicorn.org/en/stable/settings.html.
 """
 
+import ctypes
 import gc
 import os
 import resource
@@ -37,6 +38,10 @@ SILENCE = 30
 """Seconds that a client may neither send nor take a byte of what is under way."""
 LAST_SECONDS = 10
 """Seconds that a worker has for what is left when it must end: longer, and it would be killed."""
+
+
+ARENA_MAX = -8
+"""The number of mallopt's parameter."""
 
 
 class Wakeups(PollableMethodQueue):
@@ -135,6 +140,17 @@ control_socket_disable = True
 # A body is read 256 KiB at a time (blueprints/uploads.py); what gunicorn receives beyond, up to 1 MiB,
 # it would copy again at each of these reads, and hold five times.
 SocketUnreader.max_body_chunk = 256 * 1024
+
+
+def post_fork(_server: object, _worker: object) -> None:
+    """Have all threads share two heaps, where it is glibc's allocator that would give each its own.
+
+    What an upload's pieces leave unused in one heap, the next thread would take anew in another.
+
+    Source: https://man7.org/linux/man-pages/man3/mallopt.3.html (M_ARENA_MAX).
+    """
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        mallopt(ARENA_MAX, 2)
 
 
 def post_worker_init(worker: Any) -> None:

@@ -96,7 +96,7 @@ class _MD5:
     One chunk alone needs no thread: most files that are small have no other.
     """
 
-    _AHEAD = 4
+    _AHEAD = 2
     """Chunks that wait at most, so that a slow thread costs no memory."""
 
     def __init__(self) -> None:
