@@ -11,10 +11,11 @@ https://www.sqlite.org/lang_transaction.html, https://www.sqlite.org/wal.html.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +76,37 @@ class Silence:
             self._lasts = False
 
 
+class Turn:
+    """Who of a process may write to SQLite, which lets one write at a time.
+
+    Left to itself it has each ask again now and then, so that of many some never get their turn.
+
+    Attributes:
+        left: seconds that the one whose turn it is may wait for other processes.
+    """
+
+    def __init__(self, patience: float) -> None:
+        self.left = self._patience = patience
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def take(self) -> Iterator[None]:
+        """Wait for the turn, and have it until the block ends.
+
+        Raises:
+            sqlalchemy.exc.TimeoutError: it did not come in time.
+        """
+        begun = time.monotonic()
+        if not self._lock.acquire(timeout=self._patience):
+            raise sa.exc.TimeoutError("too many write at the moment")
+        try:
+            self.left = max(0.0, self._patience - (time.monotonic() - begun))
+            yield
+        finally:
+            self.left = self._patience
+            self._lock.release()
+
+
 def arguments(url: str) -> dict[str, Any]:
     """The arguments of `create_engine` for a database at `url`."""
     if sa.make_url(url).get_backend_name() == "sqlite":
@@ -83,12 +115,12 @@ def arguments(url: str) -> dict[str, Any]:
     return {"hide_parameters": True}
 
 
-def prepare(engine: sa.Engine, limits: Limits, silence: Silence, *, writes: bool) -> None:
-    """Have the connections of `engine` behave; `writes`: its transactions write."""
+def prepare(engine: sa.Engine, limits: Limits, silence: Silence, turn: Turn | None = None) -> None:
+    """Have the connections of `engine` behave; `turn`: its transactions write, in turns on SQLite."""
     if engine.dialect.name == "sqlite":
         sa.event.listen(engine, "connect", functools.partial(_prepare_sqlite, limits))
-        if writes:
-            sa.event.listen(engine, "begin", _begin_sqlite)
+        if turn:
+            sa.event.listen(engine, "begin", functools.partial(_begin_sqlite, turn))
     elif engine.dialect.driver == "psycopg":
         sa.event.listen(engine, "do_connect", functools.partial(_connect, limits, silence))
 
@@ -105,7 +137,8 @@ def _prepare_sqlite(limits: Limits, connection: Any, _record: object) -> None:
         connection.execute(f"PRAGMA {pragma}")
 
 
-def _begin_sqlite(connection: sa.Connection) -> None:
+def _begin_sqlite(turn: Turn, connection: sa.Connection) -> None:
+    connection.exec_driver_sql(f"PRAGMA busy_timeout = {int(turn.left * 1000)}")
     connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 

@@ -24,7 +24,7 @@ from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import orm
 
 from imageapi import connections
-from imageapi.connections import Limits, Silence
+from imageapi.connections import Limits, Silence, Turn
 
 Row: TypeAlias = Any
 """A plain row: a named tuple, its columns are its attributes."""
@@ -79,7 +79,7 @@ class Reader:
         self._engine = sa.create_engine(
             url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT", **connections.arguments(url)
         )
-        connections.prepare(self._engine, limits, silence, writes=False)
+        connections.prepare(self._engine, limits, silence)
         self._silence = silence
         self._idle: list[sa.Connection] = []
         self._patience = None if sqlite else patience
@@ -149,7 +149,7 @@ def init_app(app: Flask, url: str, limits: Limits, pool_size: int, pool_timeout:
     app.config["SQLALCHEMY_DATABASE_URI"] = url
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {
         **connections.arguments(url),
-        # SQLite lets one write at a time anyway, and has a limit of its own for the others.
+        # On SQLite they take turns (`connections.Turn`).
         "pool_size": 0 if sqlite else pool_size,
         "max_overflow": 0,
         "pool_timeout": pool_timeout,
@@ -160,8 +160,10 @@ def init_app(app: Flask, url: str, limits: Limits, pool_size: int, pool_timeout:
     migrate.init_app(app)
     silence = app.extensions["database_silence"] = Silence()
     app.extensions["reader"] = Reader(url, limits, silence, pool_size, pool_timeout)
+    turn = Turn(limits.lock)
+    app.extensions["database_turn"] = turn.take if sqlite else contextlib.nullcontext
     with app.app_context():
-        connections.prepare(db.engine, limits, silence, writes=True)
+        connections.prepare(db.engine, limits, silence, turn)
 
 
 def reader() -> Reader:
@@ -184,5 +186,9 @@ def transaction() -> Iterator[orm.Session]:
     """
     silence: Silence = current_app.extensions["database_silence"]
     silence.refuse()
-    with orm.Session(db.engine, expire_on_commit=False) as session, session.begin():
+    with (
+        current_app.extensions["database_turn"](),
+        orm.Session(db.engine, expire_on_commit=False) as session,
+        session.begin(),
+    ):
         yield session

@@ -20,6 +20,7 @@ from tests.faults.load import Load, under_load
 FULL = os.environ.get("FAULTS") == "full"
 EDITS = 10_000 if FULL else 400
 EDITORS = 4
+WRITERS = 100
 WAIT = 5.0
 """Seconds that a write waits: the default."""
 
@@ -71,6 +72,28 @@ def test_who_holds_it_for_long_has_writes_refused_in_time(served):
     with served.connect() as connection:
         assert served.post(connection, form(picture(2000, seed=7)))[0] == 201
     assert not [name for name in served.files() if name.startswith("staging/")]
+
+
+def upload(served, seed):
+    """The status of an upload, and the seconds that it took."""
+    with served.connect() as connection:
+        began = time.monotonic()
+        status, _body = served.post(connection, form(picture(2000, seed=seed)))
+        return status, time.monotonic() - began
+
+
+def test_many_wait_as_long_as_one(served):
+    """Not for their turn, and then as long again for the other process."""
+    with locked(served), ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda seed: upload(served, seed), range(100, 116)))
+    assert {status for status, _took in answers} == {503}
+    assert max(took for _status, took in answers) < WAIT + 3
+
+
+def test_many_who_write_at_once_get_their_turn(served):
+    with ThreadPoolExecutor(WRITERS) as pool:
+        answers = list(pool.map(lambda seed: upload(served, seed), range(200, 200 + 4 * WRITERS)))
+    assert {status for status, _took in answers} == {201}
 
 
 def test_no_edit_of_several_processes_is_lost(served):
