@@ -1,7 +1,7 @@
 """How a connection to each database behaves: what it waits for, how long, and what it begins with.
 
 PostgreSQL: the server ends a statement that takes too long; where the server itself hangs no answer
-comes at all, so the client stops waiting half a second later and gives the connection up. From then on
+comes at all, so the client stops waiting a moment later and gives the connection up. From then on
 nobody waits for that server: all are refused until it answers a thread that asks nothing else. Commands
 (`flask …`, a Celery worker) have their time: only locks and connecting are bounded there.
 
@@ -25,7 +25,7 @@ import sqlalchemy as sa
 if TYPE_CHECKING:
     import psycopg
 
-GRACE = 0.5
+GRACE = 0.3
 """Seconds beyond its own limit that a server has to say that a statement took too long."""
 
 OF_LOCKS = 0.6

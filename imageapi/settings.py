@@ -245,7 +245,7 @@ class Settings:
     database_statement_timeout: float = setting(
         "PostgreSQL: seconds that one statement of a request may take. Commands have no limit.",
         kind="float",
-        default=2.5,
+        default=2.4,
         validate=validate.Range(min=0.1),
     )
     database_lock_timeout: float = setting(
