@@ -54,10 +54,13 @@ class Silence:
     def begin(self, hangs: Callable[[], bool]) -> None:
         """Refuse all that comes from now on, until `hangs` is False; it is asked again and again."""
         with self._lock:
-            if not self._lasts:
-                self._lasts = True
-                asking = threading.Thread(target=self._ask, args=(hangs,), daemon=True)
-                asking.start()
+            if self._lasts:
+                return
+            self._lasts = True
+            try:
+                threading.Thread(target=self._ask, args=(hangs,), daemon=True).start()
+            except RuntimeError:  # no thread is to be had: each finds out for itself
+                self._lasts = False
 
     def refuse(self) -> None:
         """Refuse at once while it lasts.
