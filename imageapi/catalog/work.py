@@ -20,7 +20,7 @@ from sqlalchemy import orm
 from structlog.contextvars import bound_contextvars
 
 from imageapi.catalog import now_ms
-from imageapi.errors import ImageAPIError, NotFound, UndecodablePicture
+from imageapi.errors import Busy, ImageAPIError, NotFound, UndecodablePicture
 from imageapi.extensions import read, transaction
 from imageapi.models import Work
 from imageapi.telemetry import log, request_id
@@ -82,7 +82,7 @@ def record(session: orm.Session, name: str, payload: Mapping[str, Any], delay_ms
 
 
 def run(number: int) -> bool:
-    """Do a piece of work now, unless another process has it; False when it must be tried again."""
+    """Do a piece of work now, unless another process has it; False when it failed, to be tried again."""
     taken = _take_up(number)
     if taken is None:
         return True
@@ -100,6 +100,8 @@ def _do(name: str, payload: Payload) -> tuple[bool, Payload | None]:
         # It will not get better: the thing is gone, or can not be decoded.
         log.info("work dropped", work=name, why=str(error), **payload)
         return True, None
+    except Busy:
+        return True, payload  # all decoders are taken: after other work
     except (ImageAPIError, sa.exc.SQLAlchemyError) as error:
         log.warning("work failed", work=name, why=str(error))
         return False, None

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from imageapi.catalog import library, work
-from imageapi.errors import StorageUnavailable
+from imageapi.errors import Busy, StorageUnavailable
 from imageapi.extensions import read, transaction
 from imageapi.models import Album, Work
 from imageapi.settings import SettingsError, load
@@ -72,13 +72,13 @@ def test_a_broker_without_the_extra_is_refused(monkeypatch):
 
 @pytest.fixture
 def failing(monkeypatch):
-    """A rendering that fails while `failing` says so, after a line in the log."""
-    states = [True]
+    """A rendering that fails with what `failing` says, if it says anything."""
+    states = [StorageUnavailable]
     real = work._HANDLERS["render"]
 
     def render(payload):
         if states[0]:
-            raise StorageUnavailable
+            raise states[0]
         real(payload)
 
     monkeypatch.setitem(work._HANDLERS, "render", render)
@@ -100,9 +100,23 @@ def test_the_request_is_in_the_lines_of_its_work(app, client, album, token, fail
     told = [line["request_id"] for line in lines(capsys.readouterr().err, "work failed")]
     assert told == ["edit-1", "edit-1"]  # by the request, by the background thread
 
-    failing[0] = False
+    failing[0] = None
     with app.app_context(), transaction() as session:
         session.execute(sa.update(Work).values(due_ms=0))
+    app.extensions["background"].once()
+    assert "/assets/blank.jpg" not in client.get(path, headers=anna).json["thumbnails"].values()
+
+
+def test_who_finds_all_decoders_taken_comes_again_soon(app, client, album, token, failing):
+    album()
+    anna = token(user_id="anna")
+    sent = client.post("/api/v1/albums/holidays/images", data={"file": part(jpeg())}, headers=anna)
+    path = f"/api/v1/images/{sent.json['public_id']}"
+    failing[0] = Busy
+    edited = client.put(path, json={"rotation": 90}, headers=anna)
+    assert set(edited.json["thumbnails"].values()) == {"/assets/blank.jpg"}
+    app.extensions["background"].once()
+    failing[0] = None
     app.extensions["background"].once()
     assert "/assets/blank.jpg" not in client.get(path, headers=anna).json["thumbnails"].values()
 
