@@ -71,37 +71,42 @@ def clock():
         yield
 
 
-@pytest.fixture
-def image(app, album):
+def put_image(session, album_id):
+    """Have the specification's image in an album, without its bytes."""
     created = datetime.datetime.fromisoformat("2016-01-12T15:05:15.692+01:00")
-    album_id = album(ALBUM, owner=None)
-    with app.app_context(), transaction() as session:
-        stored = models.StoredObject(
+    stored = models.StoredObject(
+        album_id=album_id,
+        storage="local",
+        key="5c/5cf8c06d-83fa-4ede-b995-5efd3133b6e5",
+        md5="5a98d4d3e5d39024abf237be55e99b15",
+        bytes=3604,
+        format="png",
+        width=48,
+        height=48,
+        created_ms=0,
+    )
+    session.add(stored)
+    session.flush()
+    session.add(
+        models.Image(
+            id=IMAGE,
             album_id=album_id,
-            storage="local",
-            key="5c/5cf8c06d-83fa-4ede-b995-5efd3133b6e5",
-            md5="5a98d4d3e5d39024abf237be55e99b15",
-            bytes=3604,
-            format="png",
+            object_id=stored.id,
+            created_ms=round(created.timestamp() * 1000),
             width=48,
             height=48,
-            created_ms=0,
+            infos=INFOS,
+            exifs="{}",
+            gps_html="[48.861934399999996,2.348967]",
         )
-        session.add(stored)
-        session.flush()
-        session.add(
-            models.Image(
-                id=IMAGE,
-                album_id=album_id,
-                object_id=stored.id,
-                created_ms=round(created.timestamp() * 1000),
-                width=48,
-                height=48,
-                infos=INFOS,
-                exifs="{}",
-                gps_html="[48.861934399999996,2.348967]",
-            )
-        )
+    )
+
+
+@pytest.fixture
+def image(app, album):
+    album_id = album(ALBUM, owner=None)
+    with app.app_context(), transaction() as session:
+        put_image(session, album_id)
 
 
 def test_the_token_is_the_specifications():

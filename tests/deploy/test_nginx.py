@@ -8,11 +8,16 @@ import socket
 import time
 
 import pytest
+import sqlalchemy as sa
+from sqlalchemy import orm
 
+from imageapi import models
 from tests.auth.conftest import mint
 from tests.conftest import jpeg
+from tests.contract import test_specification as specification
 from tests.deploy.site import served
 from tests.faults.front import FORM, PATH, form, picture
+from tests.faults.invariants import DATABASE
 from tests.faults.load import HALF_A_BODY, HALF_A_HEAD, silent
 from tests.servers.ports import HOST
 
@@ -104,6 +109,29 @@ def test_the_metadata_are_as_the_application_answers_them(site, image):
         h for h in ours.headers.items() if h[0] not in varying
     ]
     assert "no-store" in theirs.headers["Cache-Control"]
+
+
+def test_the_specifications_exchange():
+    """Of today, with a token of today: else the answer is the specification's own."""
+    with served(env={"IMAGEAPI_TIMEZONE": "Europe/Paris"}) as site:
+        site.door.app.flask("albums", "create", specification.ALBUM, "--owner", "anna")
+        engine = sa.create_engine(f"sqlite:///{site.door.app.instance / DATABASE}")
+        with orm.Session(engine) as session, session.begin():
+            find = sa.select(models.Album.id).where(models.Album.public_id == specification.ALBUM)
+            specification.put_image(session, session.scalars(find).one())
+        engine.dispose()
+        claims = {**specification.CLAIMS, "exp": int(time.time()) + 3600}
+        signed = mint(claims, secret=site.door.app.env["IMAGEAPI_SECRET_KEYS"])
+        asked = {
+            "Authorization": f'Token token="{signed}"',
+            "X-Request-Id": dict(specification.HEADERS)["X-Request-Id"],
+        }
+        answer = site.ask(f"/api/v1/images/{specification.IMAGE}", headers=asked)
+        assert (answer.status, answer.body.decode()) == (200, specification.BODY)
+        volatile = {"X-token", "X-Runtime"}
+        assert volatile <= set(answer.headers)
+        for name, value in specification.HEADERS:
+            assert name in volatile or answer.headers[name] == value
 
 
 class TestRenditions:
