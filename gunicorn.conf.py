@@ -38,8 +38,6 @@ SILENCE = 30
 """Seconds that a client may neither send nor take a byte of what is under way."""
 LAST_SECONDS = 10
 """Seconds that a worker has for what is left when it must end: longer, and it would be killed."""
-
-
 ARENA_MAX = -8
 """The number of mallopt's parameter."""
 

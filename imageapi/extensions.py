@@ -108,11 +108,9 @@ class Reader:
         finally:
             self._turns.put(None)
 
-    @contextlib.contextmanager
-    def session(self) -> Iterator[sa.Connection]:
-        """A connection of one's own until the block ends, for locks that belong to a session."""
-        with self._engine.connect() as connection:
-            yield connection
+    def session(self) -> sa.Connection:
+        """A connection of one's own, to be closed, for locks that belong to a session."""
+        return self._engine.connect()
 
     def close(self) -> None:
         """Close the connections that nobody uses; the next statement opens another."""

@@ -21,7 +21,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from imageapi.catalog import library, locks, renditions, work
+from imageapi.catalog import albums, library, locks, renditions, work
 from imageapi.catalog.originals import OBJECTS, copy, discard, read_through
 from imageapi.errors import (
     NotFound,
@@ -31,7 +31,7 @@ from imageapi.errors import (
     UnsupportedFormat,
 )
 from imageapi.extensions import Row, read, transaction
-from imageapi.models import ALBUMS, ANY_ORIGINALS, Album, Image, ObjectCopy, StoredObject
+from imageapi.models import ANY_ORIGINALS, Album, Image, ObjectCopy, StoredObject
 from imageapi.storage.backend import Picture
 from imageapi.storage.storages import Storage
 from imageapi.telemetry import log
@@ -52,7 +52,6 @@ _OBJECTS = (
 _LEFT = sa.select(
     sa.func.count().label("objects"), sa.func.coalesce(sa.func.sum(StoredObject.bytes), 0)
 ).where(_ELSEWHERE)
-_STILL = ALBUMS.where(Album.id == sa.bindparam("album_id"), Album.storage == sa.bindparam("to"))
 _IMAGES = ANY_ORIGINALS.where(Image.object_id == sa.bindparam("object_id"))
 
 
@@ -125,17 +124,16 @@ def begin(album: Row, to: str, *, leave: int | None = None) -> None:
 @work.kind("move")
 def _move_on(payload: work.Payload) -> work.Payload | None:
     """Move an album on for a slice of time."""
-    to = payload["to"]
-    rows = read(_STILL, album_id=payload["album"], to=to)
-    if not rows:
+    album, to = albums.get(payload["album"]), payload["to"]
+    if album.storage != to:
         raise NotFound
     end = time.monotonic() + work.SLICE
-    for outcome in move(rows[0], to, payload["keep"], payload["after"]):
+    for outcome in move(album, to, payload["keep"], payload["after"]):
         if outcome.reason:
             log.warning("not moved", key=outcome.key, why=outcome.reason)
         if time.monotonic() > end:
             return {**payload, "after": outcome.object_id}
-    log.info("album moved", album=rows[0].public_id, to=to, left=left(rows[0], to)[0])
+    log.info("album moved", album=album.public_id, to=to, left=left(album, to)[0])
     return None
 
 

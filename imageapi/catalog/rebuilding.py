@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from imageapi.catalog import library, renditions, work
+from imageapi.catalog import albums, library, renditions, work
 from imageapi.errors import (
     NotFound,
     StorageCorrupt,
@@ -18,14 +18,13 @@ from imageapi.errors import (
     UnsupportedFormat,
 )
 from imageapi.extensions import Row, read, transaction
-from imageapi.models import ALBUMS, Album, Image, Progress, StoredObject
+from imageapi.models import Album, Image, Progress, StoredObject
 from imageapi.telemetry import log
 
 PAGE = 20
 """How many images are rendered between two notes of how far it has come."""
 
 _PLACE = sa.select(Progress.place).where(Progress.task == sa.bindparam("task"))
-_ALBUM = ALBUMS.where(Album.id == sa.bindparam("album_id"))
 _IMAGES = (
     sa.select(Image.id, StoredObject.storage)
     .join(StoredObject, StoredObject.id == Image.object_id)
@@ -57,9 +56,9 @@ def place(album: Row | None, *, restart: bool = False) -> str:
     return str(rows[0].place) if rows else ""
 
 
-def leave(album: Row | None) -> None:
-    """Have `rebuild` done as work, from `place` on."""
-    payload = {"album": None if album is None else album.id, "after": place(album)}
+def leave(album: Row | None, after: str) -> None:
+    """Have `rebuild` done as work; takes the same."""
+    payload = {"album": None if album is None else album.id, "after": after}
     with transaction() as session:
         work.record(session, "rebuild", payload)
 
@@ -67,12 +66,7 @@ def leave(album: Row | None) -> None:
 @work.kind("rebuild")
 def _rebuild_on(payload: work.Payload) -> work.Payload | None:
     """Rebuild for a slice of time."""
-    album = None
-    if payload["album"] is not None:
-        rows = read(_ALBUM, album_id=payload["album"])
-        if not rows:
-            raise NotFound
-        album = rows[0]
+    album = None if payload["album"] is None else albums.get(payload["album"])
     end = time.monotonic() + work.SLICE
     for outcome in rebuild(album, payload["after"]):
         if outcome.reason:

@@ -178,7 +178,8 @@ def _open(store: Storage, key: str) -> tuple[Iterable[bytes], int] | None:
         return None
 
 
-def _there(store: Storage, key: str) -> bool:
+def there(store: Storage, key: str) -> bool:
+    """Whether a storage has anything under this key."""
     try:
         store.stat(key)
     except StorageNotFound:
@@ -221,7 +222,7 @@ def _restore(payload: work.Payload) -> None:
         if not rows:
             raise NotFound
         store, shown = library().storages[rows[0].storage], picture(rows[0])
-        if all(_there(store, key) for key in keys(shown)):
+        if all(there(store, key) for key in keys(shown)):
             return
         try:
             draw(store, shown)

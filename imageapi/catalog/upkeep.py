@@ -214,19 +214,11 @@ def _unrendered(storage: Storage, image_id: str) -> Finding | None:
     keys = renditions.keys(renditions.picture(image))
     if not image.rendered:
         reason = "There are no renditions yet."
-    elif missing := [key for key in keys if not _there(storage, key)]:
+    elif missing := [key for key in keys if not renditions.there(storage, key)]:
         reason = f"There is no {' and no '.join(missing)}."
     else:
         return None
     return Finding(Fault.RENDITIONS, storage.name, image.key, reason, (image_id,))
-
-
-def _there(storage: Storage, key: str) -> bool:
-    try:
-        storage.stat(key)
-    except StorageNotFound:
-        return False
-    return True
 
 
 def _rendered(image_id: str) -> bool:

@@ -41,7 +41,7 @@ def rebuild(public_id: str | None, issuer: str, restart: bool, background: bool)
         raise NotFound(f"There is no album {public_id!r}.")
     place = rebuilding.place(album, restart=restart)
     if background:
-        rebuilding.leave(album)
+        rebuilding.leave(album, place)
         click.echo(f"{rebuilding.left(album, place)} images are left to be rendered.")
         return
     _rebuild(album, place)

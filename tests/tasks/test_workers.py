@@ -30,8 +30,6 @@ from tests.tasks.conftest import (
 
 QUICK = 1.0
 """Seconds that no request takes, busy as the machine may be: no timeout of a broker is as short."""
-
-
 BLANK_JPG = (ROOT / "imageapi/assets/blank.jpg").read_bytes()
 MOVED = 40
 KEY = """
