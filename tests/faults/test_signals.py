@@ -25,7 +25,7 @@ from tests.servers.postgres import postgres
 from tests.servers.process import children, state
 
 FULL = os.environ.get("FAULTS") == "full"
-SIGNALS = 50 if FULL else 4
+SIGNALS = 100 if FULL else 4
 STOPS = 50 if FULL else 2
 KILLS = 100 if FULL else 3
 BOUND = 30

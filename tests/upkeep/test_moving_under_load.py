@@ -24,7 +24,7 @@ from tests.conftest import jpeg
 from tests.servers.gunicorn import ROOT, gunicorn
 from tests.storages import cloudinary_settings, s3_settings
 
-IMAGES = 3000 if os.environ.get("FAULTS") == "full" else 100
+IMAGES = 3000 if os.environ.get("FAULTS") == "full" else 300
 LEGS = ("s3", "cloudinary", "local")
 BLANK = "/assets/blank.jpg"
 NOTHING = (ROOT / "imageapi/assets/blank.jpg").read_bytes()
