@@ -196,7 +196,7 @@ def share(values: Mapping[str, Any], own: Collection[Ability]) -> dict[str, Any]
 
 def location(values: Mapping[str, Any]) -> dict[str, float | int] | None:
     """The browser's position as `infos` shows it, or None where none was sent."""
-    data = load(Location(), values)
+    data = load(Location(), values) if values else {}
     return {name: data[name] for name in sorted(data)} or None
 
 
