@@ -41,6 +41,9 @@ from imageapi.imaging.values import Probe
 
 DECODING = "decoding"
 """The name of a process that decodes, as ps shows it; one that waits has the helper's."""
+AT_ONCE = 0.001
+"""Seconds after which the next child is made ready: while one decodes, or its files are written, a
+core is idle; later, the next upload would come in beside it."""
 _REQUEST = 1 << 16
 
 
@@ -73,7 +76,7 @@ def serve(fd: int) -> None:
 
 def _patience(spare: _Spare | None, children: dict[int, float]) -> float | None:
     if spare is None:
-        return 0.01  # the picture just handed over is most often done by then
+        return AT_ONCE
     return 0.2 if children else None
 
 
