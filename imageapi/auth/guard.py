@@ -47,8 +47,12 @@ class _Guarded(NamedTuple):
     plain: sa.Select[Any]
     shared: sa.Select[Any]
 
-    def choose(self) -> sa.Select[Any]:
-        return self.plain if g.token.share is None else self.shared
+    def choose(self, share: str | None) -> sa.Select[Any]:
+        return self.plain if share is None else self.shared
+
+    def rows(self, **key: Any) -> Sequence[Row]:
+        share = g.token.share
+        return read(self.choose(share), share=share, **key)
 
 
 def _guarded(select: sa.Select[Any]) -> _Guarded:
@@ -156,7 +160,7 @@ def image(image_id: uuid.UUID, among: sa.Select[Any] = models.IMAGES) -> Row:
         NotFound: it is not there, or the token does not reach its album.
         AccessDenied: the token reaches the album, but lacks the route's abilities.
     """
-    rows = read(_image(among).choose(), image_id=str(image_id), share=g.token.share)
+    rows = _image(among).rows(image_id=str(image_id))
     if not _present(rows):
         raise NotFound
     row = rows[0]
@@ -180,11 +184,8 @@ def album_of_list(public_id: str) -> Row | None:
         AccessDenied: as `image`.
     """
     g.decided = True
-    rows = (
-        read(_ALBUM.choose(), issuer=g.token.issuer, public_id=public_id, share=g.token.share)
-        if "\0" not in public_id
-        else []
-    )
+    named = "\0" not in public_id  # which PostgreSQL takes for no text
+    rows = _ALBUM.rows(issuer=g.token.issuer, public_id=public_id) if named else []
     return rows[0] if _present(rows) and _permitted(rows[0], _facts(rows[0])) else None
 
 
@@ -204,7 +205,7 @@ def tag_image(tag_image_id: uuid.UUID) -> Row:
 
 
 def _inside(guarded: _Guarded, key: Mapping[str, str | int]) -> Row:
-    rows = read(guarded.choose(), **key, share=g.token.share)
+    rows = guarded.rows(**key)
     if not _present(rows):
         raise NotFound
     row = rows[0]
@@ -245,7 +246,7 @@ def album_made(public_id: str) -> Row:
     Raises:
         NotFound: it is gone, or the token does not reach it.
     """
-    rows = read(_ALBUM.choose(), issuer=g.token.issuer, public_id=public_id, share=g.token.share)
+    rows = _ALBUM.rows(issuer=g.token.issuer, public_id=public_id)
     granted = _granted(rows[0], _facts(rows[0])) if _present(rows) else None
     if granted is None:
         raise NotFound
@@ -273,8 +274,9 @@ def demand_owner(album: Row) -> None:
 
 def hides_location(public_id: str) -> bool:
     """Whether the token may not see where the images of an album were taken."""
-    old, new = g.get("renamed", (None, None))
-    return policy.hides_location(g.token, old if public_id == new else public_id)
+    state = held()
+    old, new = state.get("renamed", (None, None))
+    return policy.hides_location(state.token, old if public_id == new else public_id)
 
 
 def renamed(old: str, new: str) -> None:
@@ -324,8 +326,9 @@ def confirm(album_id: int, session: orm.Session) -> Row:
         NotFound, AccessDenied, Unauthorized: as `album`; it may have gone, changed hands or been
             revoked meanwhile.
     """
-    parameters = {"album_id": album_id, "share": g.token.share}
-    row = session.connection().execute(_ALBUM_ROW.choose(), parameters).one_or_none()
+    share = g.token.share
+    parameters = {"album_id": album_id, "share": share}
+    row = session.connection().execute(_ALBUM_ROW.choose(share), parameters).one_or_none()
     if row is None or not _permitted(row, _facts(row)):
         raise NotFound
     return row

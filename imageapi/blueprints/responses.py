@@ -61,7 +61,7 @@ def json(text: str, status: int = 200, headers: Pairs = ()) -> Response:
     """
     body = text.encode()
     about = [("Content-Type", JSON_TYPE), ("Vary", "Accept-Encoding")]
-    return _answer(body, status, headers, about, [("Content-Length", str(len(body)))])
+    return _answer([body], status, headers, about, [("Content-Length", str(len(body)))])
 
 
 def empty(headers: Pairs = ()) -> Response:
@@ -94,7 +94,7 @@ class _Answer(Response):
 
 
 def _answer(
-    body: bytes | Iterable[bytes], status: int, headers: Pairs, about: Pairs, length: Pairs
+    body: Iterable[bytes], status: int, headers: Pairs, about: Pairs, length: Pairs
 ) -> Response:
     state = guard.held()
     runtime = time.perf_counter() - state.started
