@@ -5,17 +5,18 @@ Source: contract/retrieve-an-image.md.
 
 from __future__ import annotations
 
+import functools
 import re
 import time
 import uuid
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, g, request
 from werkzeug.datastructures import Headers
 
 from imageapi.auth import guard
-from imageapi.auth.policy import ACCESS_HEADERS
+from imageapi.auth.policy import ACCESS_HEADERS, Ability
 
 JSON_TYPE = "application/json; charset=utf-8"
 SAFETY = [
@@ -105,7 +106,7 @@ def _answer(
             [
                 *SAFETY,
                 *headers,
-                *_access(),
+                *_access(state),
                 ("X-token", guard.renewed()),
                 *about,
                 P3P,
@@ -117,9 +118,12 @@ def _answer(
     )
 
 
-def _access() -> Pairs:
-    names = ACCESS_HEADERS.get(request.endpoint or "")
-    if not names:
-        return ()
-    granted = g.abilities
-    return [(name, "true" if ability in granted else "false") for name, ability in names.items()]
+def _access(state: Any) -> Pairs:
+    endpoint = request.endpoint
+    return _access_headers(endpoint, state.abilities) if endpoint in ACCESS_HEADERS else ()
+
+
+@functools.lru_cache(maxsize=1024)
+def _access_headers(endpoint: str, granted: frozenset[Ability]) -> Pairs:
+    names = ACCESS_HEADERS[endpoint].items()
+    return [(name, "true" if ability in granted else "false") for name, ability in names]
