@@ -16,10 +16,12 @@ from typing import Any
 import flask_migrate
 import hypothesis
 import pytest
+import sqlalchemy as sa
 from flask import Flask
 from flask.testing import FlaskClient
 from PIL import Image as Pillow
 
+from bench import counting
 from imageapi import create_app, models
 from imageapi.auth import tokens
 from imageapi.extensions import db, transaction
@@ -144,6 +146,18 @@ def app(request: pytest.FixtureRequest, settings: Settings) -> Iterator[Flask]:
     app = create_app(settings)
     yield app
     close(app)
+
+
+@pytest.fixture
+def statements(app: Flask) -> Iterator[list[str]]:
+    """The SQL statements run since the last `clear()`: as SQLite sees them, or as they go to PostgreSQL."""
+    with counting.statements() as seen, app.app_context():
+        app.extensions["reader"].close()  # what is opened from now on is counted
+        db.engine.dispose()
+        engines = [db.engine, app.extensions["reader"]._engine]
+        for engine in engines if db.engine.name == "postgresql" else ():
+            sa.event.listen(engine, "before_cursor_execute", lambda *args: seen.append(args[2]))
+        yield seen
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from imageapi import create_app, models
-from imageapi.extensions import db, migrate, read, transaction
+from imageapi.auth import guard
+from imageapi.extensions import Prepared, db, migrate, read, transaction
 from imageapi.settings import Settings
 from tests.conftest import SECRET
 from tests.databases import assert_migrated
@@ -324,6 +325,30 @@ def test_a_reader_sees_what_was_committed_last(app):
         if db.engine.dialect.name == "sqlite":
             assert count() == 7
     assert count() == 8
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("among", [models.IMAGES, models.ORIGINALS])
+def test_a_prepared_statement_reads_as_sqlalchemy_does(app, among, shared):
+    rows = fill()
+    with transaction() as session:
+        session.execute(sa.update(models.Album).values(deleted_ms=None))
+        session.execute(sa.delete(models.Generation).where(models.Generation.value != 7))
+    prepared = guard._image(among).choose("a share" if shared else None)
+    given = {"image_id": rows["image"][0]["id"], "share": rows["share"][0]["id"]}
+    (found,), (expected,) = read(prepared, **given), read(prepared.statement, **given)
+    assert found._asdict() == expected._asdict()
+    assert found.id == given["image_id"]
+    assert read(prepared, image_id="none", share=None) == []
+
+
+def test_what_a_prepared_statement_meets_is_sqlalchemys_error(app):
+    missing = Prepared(sa.select(sa.column("id")).select_from(sa.table("missing")))
+    for statement in (missing, missing.statement):
+        with pytest.raises(sa.exc.DBAPIError) as met:
+            read(statement)
+        assert type(met.value) in (sa.exc.OperationalError, sa.exc.ProgrammingError)
+    assert read(sa.select(models.Album.id)) == []
 
 
 def test_a_reader_outlives_its_connection(postgresql):

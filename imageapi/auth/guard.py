@@ -24,7 +24,7 @@ from imageapi.auth import policy, tokens
 from imageapi.auth.policy import Ability, Access, AlbumFacts, ShareFacts
 from imageapi.auth.revocation import Authority, Snapshot
 from imageapi.errors import AccessDenied, NotFound, Unauthorized
-from imageapi.extensions import Row, read
+from imageapi.extensions import Prepared, Row, read
 from imageapi.models import Album, Image, Share, Tag, TagImage
 
 API = "/api/"
@@ -44,10 +44,10 @@ _THE_SHARE = sa.select(*_SHARE).where(_OF_TOKEN)
 class _Guarded(NamedTuple):
     """One SELECT in two forms: with the row of the token's share beside it, or without."""
 
-    plain: sa.Select[Any]
-    shared: sa.Select[Any]
+    plain: Prepared
+    shared: Prepared
 
-    def choose(self, share: str | None) -> sa.Select[Any]:
+    def choose(self, share: str | None) -> Prepared:
         return self.plain if share is None else self.shared
 
     def rows(self, **key: Any) -> Sequence[Row]:
@@ -56,7 +56,8 @@ class _Guarded(NamedTuple):
 
 
 def _guarded(select: sa.Select[Any]) -> _Guarded:
-    return _Guarded(select, select.add_columns(*_SHARE).outerjoin(Share, _OF_TOKEN))
+    shared = select.add_columns(*_SHARE).outerjoin(Share, _OF_TOKEN)
+    return _Guarded(Prepared(select), Prepared(shared))
 
 
 @functools.cache
@@ -328,7 +329,8 @@ def confirm(album_id: int, session: orm.Session) -> Row:
     """
     share = g.token.share
     parameters = {"album_id": album_id, "share": share}
-    row = session.connection().execute(_ALBUM_ROW.choose(share), parameters).one_or_none()
+    select = _ALBUM_ROW.choose(share).statement
+    row = session.connection().execute(select, parameters).one_or_none()
     if row is None or not _permitted(row, _facts(row)):
         raise NotFound
     return row

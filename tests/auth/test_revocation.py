@@ -195,7 +195,7 @@ def test_the_answer_to_a_repeated_request_is_decided_anew(client, other, revoke)
         revoke(kind, subject, lift=True)
 
 
-def test_one_statement_on_the_hot_path(app, client, image, revoke):
+def test_one_statement_on_the_hot_path(app, client, image, revoke, statements):
     with app.app_context(), transaction() as session:
         insert_integrator(session, "acme", ACME)
         album_id = session.scalars(sa.select(models.Album.id)).one()
@@ -224,12 +224,6 @@ def test_one_statement_on_the_hot_path(app, client, image, revoke):
         (image, bearing(mint(shared))),
         (of_acme, bearing(acme)),
     ]
-    statements = []
-
-    @sa.event.listens_for(app.extensions["reader"]._engine, "before_cursor_execute")
-    def note(_connection, _cursor, statement, *_rest):
-        statements.append(statement)
-
     for image_id, header in hot:
         client.get(f"/api/v1/images/{image_id}", headers=header)
         statements.clear()

@@ -582,19 +582,6 @@ def test_who_may_not_upload_has_nothing_read(app, client, upload, picture, token
 
 
 @pytest.fixture
-def statements():
-    """The SQL statements sent since the last `clear()`, on every engine."""
-    sent = []
-
-    def note(_connection, _cursor, statement, *_rest):
-        sent.append(statement)
-
-    sa.event.listen(sa.Engine, "before_cursor_execute", note)
-    yield sent
-    sa.event.remove(sa.Engine, "before_cursor_execute", note)
-
-
-@pytest.fixture
 def entities():
     """The ORM entities loaded since the last `clear()`."""
     loaded = []
