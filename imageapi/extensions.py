@@ -76,8 +76,8 @@ def _rows(
 class Prepared:
     """A statement that is asked so often that on SQLite it is compiled once and the driver runs it.
 
-    What SQLAlchemy does around each execution takes twice as long as SQLite does. Its events are not
-    told of these. Every value must be a `sa.bindparam` with a name.
+    What SQLAlchemy does around each execution takes longer than SQLite does. Its events are not told of
+    these. Every value must be a `sa.bindparam` with a name.
     """
 
     def __init__(self, statement: sa.Select[Any]) -> None:

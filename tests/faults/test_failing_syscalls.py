@@ -157,9 +157,13 @@ def test_a_sync_that_failed_is_not_tried_again(served):
     failed = set()
     with served.connect() as connection:
         thread, _ = answering(served, connection, seed=10_000)
-        for n in (1, 2, 3):  # which is a new folder's, the original's, its folder's, a rendition's
-            with injected(thread, "fsync", f"error=EIO:when={n}", ",renameat") as calls:
-                status, body = served.post(connection, form(picture(9000, seed=10_000 + n)))
+        # Which sync is the nth depends on whether the key's folder is a new one: a folder's or a file's.
+        for number in range(60):
+            if failed == {True, False}:
+                break
+            often = f"error=EIO:when={1 + number % 3}"
+            with injected(thread, "fsync", often, ",renameat") as calls:
+                status, body = served.post(connection, form(picture(9000, seed=10_001 + number)))
             assert (status, body["code"]) == (503, "storage_error")
             (place,) = (k for k, call in enumerate(calls) if not call.ok)
             later = calls[place + 1 :]
