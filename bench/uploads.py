@@ -105,6 +105,7 @@ def rows(*, short: bool) -> Iterator[Row]:
         app = library.application(folder / "instance", secret)
         library.fill(app, [(ALBUM, 0)])
         library.close(app)
+        _as_if_filled(folder / "instance" / "storage" / "local")
         authorization = library.authorization(secret, int(time.time()) + 3600, ALBUM)
         env = processes.environment(
             folder / "instance", IMAGEAPI_SECRET_KEYS=secret, WEB_CONCURRENCY="1"
@@ -114,6 +115,12 @@ def rows(*, short: bool) -> Iterator[Row]:
                 upload(server, authorization, picture(100_000))
             yield from _times(server, authorization, folder, short=short)
             yield from _growth(server, authorization, short=short)
+
+
+def _as_if_filled(storage: Path) -> None:
+    """Make the 256 folders of a local storage, as some hundred uploads would have."""
+    for number in range(256):
+        (storage / f"{number:02x}").mkdir(parents=True, exist_ok=True)
 
 
 def _times(
