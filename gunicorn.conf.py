@@ -143,14 +143,14 @@ SocketUnreader.max_body_chunk = 256 * 1024
 def post_fork(_server: object, _worker: object) -> None:
     """Have glibc's allocator, where it is that, keep the memory that a body's pieces go through.
 
-    All threads share two heaps: what the pieces leave unused in one, the next thread would take anew
-    in another. And 4 MiB at a heap's end are not given back to the system: of every piece they were,
-    and half of the time that it took to receive one went into having them again.
+    All threads share one heap: what the pieces leave unused in one, the next thread would take anew in
+    another. And 4 MiB at its end are not given back to the system: of every piece they were, and half
+    of the time that it took to receive one went into having them again.
 
     Source: https://man7.org/linux/man-pages/man3/mallopt.3.html.
     """
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
-        mallopt(ARENA_MAX, 2)
+        mallopt(ARENA_MAX, 1)
         mallopt(TRIM_THRESHOLD, 4 << 20)
         mallopt(MMAP_THRESHOLD, 1 << 20)  # else each piece would be mapped, and unmapped
 
