@@ -62,7 +62,7 @@ def _named(columns: tuple[str, ...]) -> Callable[[Iterable[Any]], Row]:
     return make
 
 
-def _rows(
+def _executed(
     connection: sa.Connection, statement: sa.Executable, parameters: Mapping[str, Any]
 ) -> list[Row]:
     # A named tuple gives a column ten times as fast as SQLAlchemy's own row does, and numbers and
@@ -92,7 +92,7 @@ class Prepared:
             sqlalchemy.exc.DBAPIError: as SQLAlchemy would.
         """
         if connection.dialect.name != "sqlite":
-            return _rows(connection, self.statement, parameters)
+            return _executed(connection, self.statement, parameters)
         text, names = self._compiled or self._compile(connection.dialect)
         driver: Any = connection.connection.driver_connection
         try:
@@ -178,7 +178,7 @@ class Reader:
             if isinstance(statement, Prepared):
                 rows = statement.rows(connection, parameters)
             else:
-                rows = _rows(connection, statement, parameters)
+                rows = _executed(connection, statement, parameters)
         except BaseException:
             connection.close()
             raise
