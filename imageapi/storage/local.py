@@ -233,8 +233,9 @@ class LocalBackend(Backend):
 
     def _make(self, name: str, root: int) -> None:
         _make_folder(name, root, self._folder_mode)
-        os.fsync(root)  # another process may have made it just now
-        self._synced.add(name)
+        there = os.listdir(root)
+        os.fsync(root)  # whoever made them: another process may have done so just now
+        self._synced.update(there)
 
 
 def _split(key: str) -> tuple[str, str]:
