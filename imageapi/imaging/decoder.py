@@ -48,61 +48,51 @@ _REQUEST = 1 << 16
 
 
 def serve(fd: int) -> None:
-    """Answer requests until the other side is gone."""
-    control = socket.socket(fileno=fd)
+    """Have requests answered until the other side is gone."""
+    requests = socket.socket(fileno=fd)
     sample = _sample()
     gc.freeze()  # else the collector of each child would copy all pages
     children: dict[int, float] = {}
-    spare: _Spare | None = None
     while True:
-        ready, _, _ = select.select([control], [], [], _patience(spare, children))
-        _look_after(children)
-        if not ready:
-            spare = spare or _Spare(control, sample)
-            continue
-        request, fds, _, _ = socket.recv_fds(control, _REQUEST, 1)
-        if not request:
-            break
-        with socket.socket(fileno=fds[0]) as job:
-            spare = spare or _Spare(control, sample)
-            while not spare.take(request, job):  # it was killed while it waited
-                children[spare.pid] = 0.0
-                spare = _Spare(control, sample)
+        select.select([requests], [], [], AT_ONCE)
+        spare = _Spare(requests, sample)
+        while not spare.has_ended_waiting(0.2 if children else None):
+            _look_after(children)
         children[spare.pid] = time.monotonic() + WALL_SECONDS
-        spare = None
+        if _gone(requests):
+            break
     for pid in children:
         os.kill(pid, signal.SIGKILL)
 
 
-def _patience(spare: _Spare | None, children: dict[int, float]) -> float | None:
-    if spare is None:
-        return AT_ONCE
-    return 0.2 if children else None
-
-
 class _Spare:
-    """A child that was forked ahead of its picture.
+    """A child that was forked ahead of its picture, and takes the next request itself.
 
     Fork and the first touch of each page take twice as long as a small picture does.
     """
 
-    def __init__(self, control: socket.socket, sample: Path) -> None:
-        self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    def __init__(self, requests: socket.socket, sample: Path) -> None:
+        self._waiting, theirs = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
-            control.close()
-            self._requests.close()
-            _wait(theirs, sample)
-        theirs.close()
+            os.close(self._waiting)
+            _wait(requests, theirs, sample)
+        os.close(theirs)
 
-    def take(self, request: bytes, job: socket.socket) -> bool:
-        """Hand it its picture; False when it is not there any more."""
-        with self._requests:
-            try:
-                socket.send_fds(self._requests, [request], [job.fileno()])
-            except OSError:
-                return False
-        return True
+    def has_ended_waiting(self, timeout: float | None) -> bool:
+        """Whether it has a picture now, or is not there any more."""
+        ended = bool(select.select([self._waiting], [], [], timeout)[0])
+        if ended:
+            os.close(self._waiting)
+        return ended
+
+
+def _gone(requests: socket.socket) -> bool:
+    """Whether nobody is there who could ask."""
+    try:
+        return not requests.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
 
 
 def _sample() -> Path:
@@ -113,12 +103,19 @@ def _sample() -> Path:
     return Path(f"/proc/self/fd/{fd}")
 
 
-def _wait(requests: socket.socket, sample: Path) -> None:
-    """The child: takes one request, answers it, and ends."""
+def _wait(requests: socket.socket, waiting: int, sample: Path) -> None:
+    """The child: takes one request, answers it, and ends.
+
+    Args:
+        requests: of all children; not this one's any more when it has its own.
+        waiting: closed when it has one.
+    """
     try:
         if not select.select([requests], [], [], 0)[0]:
             _rehearse(sample)
         request, fds, _, _ = socket.recv_fds(requests, _REQUEST, 1)
+        requests.close()
+        os.close(waiting)
         if request:
             with socket.socket(fileno=fds[0]) as job:
                 _work(job, json.loads(request))
