@@ -41,26 +41,27 @@ from imageapi.imaging.values import Probe
 
 DECODING = "decoding"
 """The name of a process that decodes, as ps shows it; one that waits has the helper's."""
-AT_ONCE = 0.001
-"""Seconds after which the next child is made ready: while one decodes, or its files are written, a
-core is idle; later, the next upload would come in beside it."""
+PATIENCE = 0.01
+"""Seconds that the next child waits at most for the end of the last one to be forked: a small picture
+and what comes after it have the cores to themselves until then."""
 _REQUEST = 1 << 16
 
 
 def serve(fd: int) -> None:
     """Have requests answered until the other side is gone."""
     requests = socket.socket(fileno=fd)
-    sample = _sample()
+    _rehearse(_sample(64, 48))  # what is made once, all children have from here
+    sample = _sample(64, 8)  # as many pages, at fewer sums
     gc.freeze()  # else the collector of each child would copy all pages
     children: dict[int, float] = {}
     while True:
-        select.select([requests], [], [], AT_ONCE)
         spare = _Spare(requests, sample)
         while not spare.has_ended_waiting(0.2 if children else None):
             _look_after(children)
         children[spare.pid] = time.monotonic() + WALL_SECONDS
         if _gone(requests):
             break
+        _leave_the_cores(spare.pid, requests)
     for pid in children:
         os.kill(pid, signal.SIGKILL)
 
@@ -87,6 +88,13 @@ class _Spare:
         return ended
 
 
+def _leave_the_cores(pid: int, requests: socket.socket) -> None:
+    """Wait until a child has ended, another one is asked for, or patience has."""
+    ended = os.pidfd_open(pid)
+    select.select([requests, ended], [], [], PATIENCE)
+    os.close(ended)
+
+
 def _gone(requests: socket.socket) -> bool:
     """Whether nobody is there who could ask."""
     try:
@@ -95,11 +103,11 @@ def _gone(requests: socket.socket) -> bool:
         return False
 
 
-def _sample() -> Path:
+def _sample(width: int, height: int) -> Path:
     """A small picture that is no file of any disk."""
     fd = os.memfd_create("sample")
     with open(fd, "wb", closefd=False) as file:
-        Image.new("RGB", (64, 48)).save(file, "JPEG")
+        Image.new("RGB", (width, height)).save(file, "JPEG")
     return Path(f"/proc/self/fd/{fd}")
 
 
