@@ -91,7 +91,7 @@ class _Spare:
 def _leave_the_cores(pid: int, requests: socket.socket) -> None:
     """Wait until a child has ended, another one is asked for, or patience has."""
     ended = os.pidfd_open(pid)
-    select.select([requests, ended], [], [], PATIENCE)
+    select.select([requests.fileno(), ended], [], [], PATIENCE)
     os.close(ended)
 
 
