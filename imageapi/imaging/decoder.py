@@ -132,11 +132,18 @@ def _wait(requests: socket.socket, waiting: int, sample: Path) -> None:
 
 
 def _rehearse(sample: Path) -> None:
-    """Have the pages that a picture needs copied before there is one."""
+    """Have the pages that a picture needs copied before there is one.
+
+    Whoever waits for the core meanwhile, such as the one that writes the last picture's files, goes first.
+    """
     limits, sizes = Limits(), [Rendition("fit", 64, 64, "fit"), Rendition("fill", 32, 32, "fill")]
+    os.sched_yield()
     with sample.open("rb") as stream:
         probed, header = inspect(stream, limits)
-        draw(stream, probed, header, Edit(), sizes, limits)
+        for some in ([], sizes):
+            os.sched_yield()
+            draw(stream, probed, header, Edit(), some, limits)
+    os.sched_yield()
     json.loads(json.dumps(dataclasses.asdict(probed)))
 
 
