@@ -301,6 +301,22 @@ def test_a_failed_fsync_is_no_success_and_never_tried_again(storage, monkeypatch
     assert keys(storage) == []
 
 
+def test_folders_that_are_there_are_synced_together(harness, monkeypatch):
+    """Another process may have made any of them just now, so the root is synced, but once for all."""
+    for number in range(256):
+        (harness.root / f"{number:02x}").mkdir()
+    storage, synced, fsync = Storage(harness.open()), [], os.fsync
+
+    def watched(fd):
+        synced.append(str(Path(f"/proc/self/fd/{fd}").readlink()))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    stored = [put(storage, b"some bytes") for _ in range(20)]
+    assert {str(harness.root / key[:2]) for key in stored} <= set(synced)
+    assert synced.count(str(harness.root)) == 1
+
+
 def test_a_small_disk_fills_and_recovers(tmp_path):
     """A file system of its own, full of bytes and then of files."""
     with small_disk(tmp_path / "disk", "size=4m,nr_inodes=64") as disk:

@@ -3,6 +3,7 @@ import dataclasses
 import hashlib
 import os
 import sys
+import threading
 import time
 
 import pytest
@@ -71,6 +72,30 @@ class TestStaging:
             assert file.sha256 == hashlib.sha256(content).hexdigest()
             assert file.path.stat().st_mode & 0o777 == 0o600
         assert not file.path.exists()
+
+    def test_the_thread_that_hashes_keeps_off_the_core_of_the_one_that_writes(self, storage):
+        cores = os.sched_getaffinity(0)
+        with storage.stage() as staging:
+            staging.write(b"one")
+            staging.write(b"two")
+            (thread,) = (thread for thread in threading.enumerate() if thread.name == "md5")
+            deadline = time.monotonic() + 5
+            while len(left := os.sched_getaffinity(thread.native_id)) == len(cores) > 1:
+                assert time.monotonic() < deadline
+            assert left <= cores
+        assert os.sched_getaffinity(0) == cores
+
+    def test_one_core_is_enough(self, storage):
+        content = os.urandom(700_000)
+        cores = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {min(cores)})
+        try:
+            with storage.stage() as staging:
+                for start in range(0, len(content), 65_536):
+                    staging.write(content[start : start + 65_536])
+                assert staging.finish().sha256 == hashlib.sha256(content).hexdigest()
+        finally:
+            os.sched_setaffinity(0, cores)
 
     def test_the_limit_is_named_and_nothing_is_left(self, storage, backend):
         with storage.stage(10) as staging:
