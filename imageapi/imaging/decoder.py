@@ -50,8 +50,8 @@ _REQUEST = 1 << 16
 def serve(fd: int) -> None:
     """Have requests answered until the other side is gone."""
     requests = socket.socket(fileno=fd)
-    _rehearse(_sample(64, 48))  # what is made once, all children have from here
-    sample = _sample(64, 8)  # as many pages, at fewer sums
+    sample = _sample()
+    _rehearse(sample)  # what is made once, all children have from here
     gc.freeze()  # else the collector of each child would copy all pages
     children: dict[int, float] = {}
     while True:
@@ -61,7 +61,7 @@ def serve(fd: int) -> None:
         children[spare.pid] = time.monotonic() + WALL_SECONDS
         if _gone(requests):
             break
-        _leave_the_cores(spare.pid, requests)
+        spare.leave_the_cores_to_it(requests)
     for pid in children:
         os.kill(pid, signal.SIGKILL)
 
@@ -73,26 +73,23 @@ class _Spare:
     """
 
     def __init__(self, requests: socket.socket, sample: Path) -> None:
-        self._waiting, theirs = os.pipe()
+        # A byte comes when it has a picture, the end when it has ended.
+        self._life, theirs = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
-            os.close(self._waiting)
+            os.close(self._life)
             _wait(requests, theirs, sample)
         os.close(theirs)
 
     def has_ended_waiting(self, timeout: float | None) -> bool:
         """Whether it has a picture now, or is not there any more."""
-        ended = bool(select.select([self._waiting], [], [], timeout)[0])
-        if ended:
-            os.close(self._waiting)
-        return ended
+        return bool(select.select([self._life], [], [], timeout)[0])
 
-
-def _leave_the_cores(pid: int, requests: socket.socket) -> None:
-    """Wait until a child has ended, another one is asked for, or patience has."""
-    ended = os.pidfd_open(pid)
-    select.select([requests.fileno(), ended], [], [], PATIENCE)
-    os.close(ended)
+    def leave_the_cores_to_it(self, requests: socket.socket) -> None:
+        """Wait until it has ended, another child is asked for, or patience has."""
+        os.read(self._life, 1)
+        select.select([requests.fileno(), self._life], [], [], PATIENCE)
+        os.close(self._life)
 
 
 def _gone(requests: socket.socket) -> bool:
@@ -103,27 +100,29 @@ def _gone(requests: socket.socket) -> bool:
         return False
 
 
-def _sample(width: int, height: int) -> Path:
+def _sample() -> Path:
     """A small picture that is no file of any disk."""
     fd = os.memfd_create("sample")
     with open(fd, "wb", closefd=False) as file:
-        Image.new("RGB", (width, height)).save(file, "JPEG")
+        Image.new("RGB", (64, 48)).save(file, "JPEG")
     return Path(f"/proc/self/fd/{fd}")
 
 
-def _wait(requests: socket.socket, waiting: int, sample: Path) -> None:
+def _wait(requests: socket.socket, life: int, sample: Path) -> None:
     """The child: takes one request, answers it, and ends.
 
     Args:
         requests: of all children; not this one's any more when it has its own.
-        waiting: closed when it has one.
+        life: the pipe that tells of it.
+        sample: to rehearse with.
     """
     try:
         if not select.select([requests], [], [], 0)[0]:
             _rehearse(sample)
         request, fds, _, _ = socket.recv_fds(requests, _REQUEST, 1)
         requests.close()
-        os.close(waiting)
+        with contextlib.suppress(BrokenPipeError):  # the helper died: this picture can do without
+            os.write(life, b".")
         if request:
             with socket.socket(fileno=fds[0]) as job:
                 _work(job, json.loads(request))

@@ -125,6 +125,20 @@ def test_a_child_that_dies_costs_its_own_picture_only(tmp_path: Path, picture: P
     assert imaging.take_in(picture, ALL, LIMITS)[0].format == "jpg"
 
 
+def test_a_child_has_no_way_to_the_pictures_of_others(tmp_path: Path):
+    """It took its request itself, from the socket of all."""
+    with ThreadPoolExecutor() as pool:
+        lost = pool.submit(imaging.take_in, stopped(tmp_path / "pipe"), ALL, LIMITS)
+        (child,) = wait_for_decoders(1)
+        opened = [str(entry.readlink()) for entry in Path(f"/proc/{child.pid}/fd").iterdir()]
+        child.kill()
+        with pytest.raises(UndecodablePicture):
+            lost.result(timeout=10)
+    kinds = sorted({name.partition(":")[0] for name in opened if name != "/dev/null"})
+    assert kinds == ["/memfd", "pipe", "socket"]  # the sample; its life; where the answer goes
+    assert sum(name.startswith("socket:") for name in opened) == 1
+
+
 def test_a_child_that_hangs_is_killed(tmp_path: Path, picture: Path, monkeypatch):
     monkeypatch.setattr(helper, "WALL_SECONDS", -1)  # 1 s with the margin
     with pytest.raises(UndecodablePicture, match="limits of time"):
