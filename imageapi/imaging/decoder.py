@@ -59,6 +59,7 @@ def serve(fd: int) -> None:
         while not spare.has_ended_waiting(0.2 if children else None):
             _look_after(children)
         children[spare.pid] = time.monotonic() + WALL_SECONDS
+        _look_after(children)
         if _gone(requests):
             break
         spare.leave_the_cores_to_it(requests)

@@ -125,6 +125,14 @@ def test_a_child_that_dies_costs_its_own_picture_only(tmp_path: Path, picture: P
     assert imaging.take_in(picture, ALL, LIMITS)[0].format == "jpg"
 
 
+def test_children_that_ended_are_taken_leave_of_under_load(picture: Path):
+    for _ in range(30):
+        imaging.take_in(picture, ALL, LIMITS)
+    (parent,) = helpers()
+    ended = [child for child in parent.children() if child.status() == psutil.STATUS_ZOMBIE]
+    assert len(ended) <= 3
+
+
 def test_a_child_has_no_way_to_the_pictures_of_others(tmp_path: Path):
     """It took its request itself, from the socket of all."""
     with ThreadPoolExecutor() as pool:
