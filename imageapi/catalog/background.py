@@ -15,6 +15,7 @@ import time
 from collections import deque
 from typing import Any
 
+import sqlalchemy as sa
 from flask import Flask, current_app
 
 from imageapi import metrics
@@ -46,11 +47,21 @@ def soon(*numbers: int, wait: bool = True) -> None:
     background: Background = current_app.extensions["background"]
     if library().settings.broker_url:
         background.tell(numbers)
-    elif wait:
+    elif not wait:
+        background.wake()
+    elif not _done(numbers):
+        background.start()
+
+
+def _done(numbers: tuple[int, ...]) -> bool:
+    """Whether all of it could be tried; a database that is gone now has not undone what left it."""
+    try:
         for number in numbers:
             work.run(number)
-    else:
-        background.wake()
+    except sa.exc.SQLAlchemyError as error:
+        log.warning("work put off", why=str(error))
+        return False
+    return True
 
 
 class Background:

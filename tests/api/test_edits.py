@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from PIL import Image as Pillow
 
 from imageapi import geometry, models
+from imageapi.catalog import work
 from imageapi.extensions import read
 from tests.conftest import jpeg
 from tests.storages import everywhere
@@ -46,6 +47,28 @@ def test_a_crop_and_a_rotation_show_in_size_and_renditions(anna, fetch, image):
     assert opened(fetch, body["thumbnails"]["full"]).size == (50, 101)
     # The old revision serves until its URLs end.
     assert opened(fetch, image["thumbnails"]["full"]).size == (300, 200)
+
+
+def test_what_is_committed_is_answered_though_its_work_can_not_be_done_now(
+    anna, image, app, monkeypatch
+):
+    """The database goes after the commit: a 503 would have the client do it twice."""
+    path, take_up = f"/images/{image['public_id']}", work._take_up
+
+    def fail(_number):
+        raise sa.exc.OperationalError("BEGIN IMMEDIATE", {}, Exception("database is locked"))
+
+    monkeypatch.setattr(work, "_take_up", fail)
+    assert anna.put(path, json={"rotation": 90}).status_code == 200
+    assert anna.post(f"{path}/duplicate").status_code == 201
+    assert anna.delete(path).status_code == 204
+    monkeypatch.setattr(work, "_take_up", take_up)
+    with app.app_context():
+        while work.run_due():
+            pass
+        assert not [kind for kind, waits in work.backlog().items() if waits.due]
+    (left,) = anna.get("/albums/holidays/images").json
+    assert left["rotation"] == 90
 
 
 @everywhere
