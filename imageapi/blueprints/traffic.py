@@ -11,17 +11,21 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import ipaddress
+import math
+import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, current_app, g, request
 
+from imageapi.auth import tokens
 from imageapi.auth.policy import ACCESS_HEADERS
 from imageapi.blueprints.responses import P3P, SAFETY
 from imageapi.settings import Network, Settings
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+    from flask_limiter import RequestLimit
 
 API = "/api/"
 EXPOSED = (
@@ -111,7 +115,7 @@ def _allow(app: Flask, origins: tuple[str, ...]) -> None:
 
 
 def _limit(app: Flask, rate: str, redis_url: str) -> None:
-    from flask_limiter import ApplicationLimit, HeaderNames, Limiter  # noqa: PLC0415
+    from flask_limiter import ApplicationLimit, Limiter  # noqa: PLC0415
 
     limiter = Limiter(
         _address,
@@ -120,19 +124,34 @@ def _limit(app: Flask, rate: str, redis_url: str) -> None:
             ApplicationLimit(rate, key_function=_token),
             ApplicationLimit(rate, key_function=_address),
         ],
-        headers_enabled=True,
-        header_name_mapping={
-            HeaderNames.LIMIT: "RateLimit-Limit",
-            HeaderNames.REMAINING: "RateLimit-Remaining",
-            HeaderNames.RESET: "RateLimit-Reset",
-        },
-        retry_after="delta-seconds",
+        # Its own ones tell of a moment, not of seconds, and give every answer a Retry-After.
+        headers_enabled=False,
         storage_uri=redis_url or "memory://",
         storage_options=_PATIENCE if redis_url else {},
         in_memory_fallback_enabled=bool(redis_url),
         swallow_errors=True,
     )
     limiter.request_filter(_free)
+
+    def tell(response: Response) -> Response:
+        # A Redis that has gone since it counted: this answer then says nothing of the rate.
+        with contextlib.suppress(Exception):
+            if limit := limiter.current_limit:
+                _tell(response, limit)
+        return response
+
+    app.after_request(tell)
+
+
+def _tell(response: Response, limit: RequestLimit) -> None:
+    """Write the rate's headers, and when to come again for who is refused; errors know their own."""
+    ends, remaining = limit.window
+    seconds = str(max(0, math.ceil(ends - time.time())))
+    response.headers["RateLimit-Limit"] = str(limit.limit.amount)
+    response.headers["RateLimit-Remaining"] = str(remaining)
+    response.headers["RateLimit-Reset"] = seconds
+    if limit.breached:
+        response.headers["Retry-After"] = seconds
 
 
 def _free() -> bool:
@@ -141,7 +160,10 @@ def _free() -> bool:
 
 def _token() -> str:
     """What stands for the request's token: not the token itself, which a Redis may show to others."""
-    given = request.headers.get("Authorization") or _address()
+    try:
+        given = tokens.credential(request.headers.get("Authorization"))
+    except tokens.TokenFault:
+        given = _address()
     return hashlib.sha256(given.encode()).hexdigest()
 
 

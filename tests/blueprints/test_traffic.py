@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import requests
+import time_machine
 
+from imageapi.errors import Busy
 from tests.servers import gunicorn, redis
 
 ORIGIN = "https://app.example.org"
@@ -100,6 +104,67 @@ def test_a_token_has_its_rate(listed, client, token):
     assert "X-token" not in refused.headers
     # The address has made as many requests by now, whatever token the next one has.
     assert client.get(LIST, headers=token("holidays", "image_list", user_id="b")).status_code == 429
+
+
+@pytest.mark.configure(rate_limit="5/hour")
+def test_only_who_is_refused_is_told_to_come_again(listed, client, token):
+    missing = client.get("/api/v1/albums/none", headers=token("none", "see"))
+    answers = [listed(), missing, client.get(LIST), listed(), listed()]
+    assert [answer.status_code for answer in answers] == [200, 404, 401, 200, 200]
+    for answer in answers:
+        assert "Retry-After" not in answer.headers
+        assert 0 < int(answer.headers["RateLimit-Reset"]) <= 3600
+    refused = listed()
+    assert refused.status_code == 429
+    assert refused.headers.getlist("Retry-After") == [refused.headers["RateLimit-Reset"]]
+    assert refused.headers["RateLimit-Remaining"] == "0"
+
+
+@pytest.mark.configure(rate_limit="500/hour")
+def test_an_error_keeps_its_own_time_to_come_again(listed, monkeypatch):
+    def busy(*_arguments, **_options):
+        raise Busy
+
+    monkeypatch.setattr("imageapi.catalog.listing.page", busy)
+    answer = listed()
+    assert answer.status_code == 503
+    assert answer.headers.getlist("Retry-After") == ["2"]
+    assert answer.headers["RateLimit-Remaining"] == "499"
+
+
+@pytest.mark.configure(rate_limit="2/minute")
+def test_a_window_that_is_over_is_a_new_one(listed):
+    with time_machine.travel(time.time(), tick=False) as clock:
+        waits = []
+        for _ in range(2):
+            assert [listed().status_code for _ in range(3)] == [200, 200, 429]
+            waits.append(int(listed().headers["Retry-After"]))
+            clock.shift(waits[-1])
+        assert waits == [60, 60]
+
+
+@pytest.mark.configure(rate_limit="5/hour")
+def test_a_token_is_the_same_however_it_is_written(client, token):
+    text = token("holidays", "image_list", user_id="anna")["Authorization"].split('"')[1]
+    spelled = [f"Bearer {text}, n={n}" for n in range(4)]
+    spelled += [f"Token {text}", f'Token token="{text}"']
+    statuses = [
+        client.get(
+            LIST,
+            headers={"Authorization": header},
+            environ_base={"REMOTE_ADDR": f"192.0.2.{n}"},
+        ).status_code
+        for n, header in enumerate(spelled)
+    ]
+    assert statuses == [200] * 5 + [429]
+
+
+@pytest.mark.configure(rate_limit="3/hour")
+def test_what_is_no_token_counts_for_its_address(client):
+    statuses = [
+        client.get(LIST, headers={"Authorization": f"Bearer {n}"}).status_code for n in range(4)
+    ]
+    assert statuses == [401] * 3 + [429]
 
 
 @pytest.mark.configure(rate_limit="2/minute")
