@@ -149,12 +149,30 @@ def _database_url(url: str) -> str:
     return url
 
 
+def _redis(url: str) -> str:
+    _check_server(url, "rediss?")
+    if not importlib.util.find_spec("redis"):
+        raise ValidationError("needs the extra `redis`, which is not installed.")
+    return url
+
+
 def _broker(url: str) -> str:
-    if not re.match(r"(redis|rediss|redis\+socket|sentinel)://", url):
-        raise ValidationError("must be the URL of a Redis server, such as redis://host:6379/0")
+    for one in url.split(";"):  # Celery turns to the next when one does not answer
+        _check_server(one, r"rediss?|redis\+socket|sentinel")
     if not all(map(importlib.util.find_spec, ("celery", "redis"))):
         raise ValidationError("needs the extra `celery`, which is not installed.")
     return url
+
+
+def _check_server(url: str, schemes: str) -> None:
+    if not re.match(f"({schemes})://", url):
+        raise ValidationError("must be the URL of a Redis server, such as redis://host:6379/0.")
+    try:
+        urlsplit(url).port  # noqa: B018 - what the libraries read, and would show with their complaint
+    except ValueError:
+        raise ValidationError(
+            "is no URL that can be read: in a password / is written as %2F, [ as %5B, ; as %3B."
+        ) from None
 
 
 def _origins(origins: list[str]) -> tuple[str, ...]:
@@ -376,6 +394,7 @@ class Settings:
         "A Redis server that all processes count requests in.",
         default="",
         shown="none: each process counts its own",
+        check=_redis,
         secret=True,
     )
     broker_url: str = setting(

@@ -131,6 +131,50 @@ def test_a_bad_value_is_refused_by_its_name(environment, name, value):
     assert fault.startswith(f"IMAGEAPI_{name} ")
 
 
+@pytest.mark.parametrize("name", ["REDIS_URL", "BROKER_URL"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "h",
+        "http://user:hunter2@h:1",
+        "redis:hunter2@h",
+        "redis://:Hunter2/Secret9@h/0",
+        "redis://:hunter2[@h/0",
+        "redis://:hunter2@h:99999/0",
+        "redis://h1:6379;http://:hunter2@h2:6379",
+    ],
+)
+def test_what_is_no_redis_is_refused_and_never_shown(environment, name, url):
+    environment(**{name: url})
+    (fault,) = faults()
+    assert fault.startswith(f"IMAGEAPI_{name} ")
+    assert "hunter2" not in fault.lower()
+
+
+def test_a_broker_is_no_list_by_its_password(environment):
+    """Celery takes what stands after a semicolon for the URL of another server."""
+    environment(BROKER_URL="redis://:hunter2;9@h/0")
+    (fault,) = faults()
+    assert fault.startswith("IMAGEAPI_BROKER_URL ")
+    assert "hunter2" not in fault
+
+
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("REDIS_URL", "redis://h"),
+        ("REDIS_URL", "redis://:semi;colon@h/0"),
+        ("REDIS_URL", "rediss://user:p%2Fw@[::1]:6379/1?socket_timeout=1"),
+        ("BROKER_URL", "redis://h1:6379/0;redis://h2:6379/0"),
+        ("BROKER_URL", "redis+socket:///run/redis.sock"),
+        ("BROKER_URL", "sentinel://h1:26379;sentinel://h2:26379"),
+    ],
+)
+def test_what_is_a_redis_is_taken(environment, name, url):
+    environment(**{name: url})
+    assert getattr(settings.load(), name.lower()) == url
+
+
 def test_no_secret_is_in_a_repr():
     loaded = Settings(secret_keys=(SECRET,), database_url="postgresql://u:hunter2@db/images")
     assert SECRET not in repr(loaded)
@@ -162,32 +206,50 @@ def test_a_known_name_is_not_warned_of(environment, tmp_path, capsys):
     assert warnings_at_start(tmp_path, capsys) == []
 
 
-@pytest.mark.parametrize(
-    "command",
-    [("gunicorn", "wsgi:app", "--bind", "127.0.0.1:0"), ("flask", "albums", "list")],
+@pytest.fixture(
+    params=[("gunicorn", "wsgi:app", "--bind", "127.0.0.1:0"), ("flask", "albums", "list")],
     ids=["gunicorn", "flask"],
 )
-def test_a_refused_configuration_stops_the_start(command, tmp_path):
+def refused(request, tmp_path):
+    """`refused(NAME=value)`: what is said by a start that they stop; the name of each sentence."""
+
+    def start(**values):
+        done = subprocess.run(
+            [sys.executable, "-m", *request.param],
+            cwd=REPOSITORY,
+            env={
+                "PATH": os.defpath,
+                "HOME": str(tmp_path),
+                "IMAGEAPI_INSTANCE": str(tmp_path),
+                "IMAGEAPI_SECRET_KEYS": SECRET,
+                **{f"IMAGEAPI_{name}": value for name, value in values.items()},
+            },
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        said = done.stdout + done.stderr
+        assert done.returncode == 4
+        assert "Traceback" not in said
+        assert "Booting worker" not in said
+        return said, [line.split()[0] for line in said.splitlines() if line.startswith("IMAGEAPI_")]
+
+    return start
+
+
+def test_a_refused_configuration_stops_the_start(refused):
     secret = "kX7-not-long-enough"
-    done = subprocess.run(
-        [sys.executable, "-m", *command],
-        cwd=REPOSITORY,
-        env={
-            "PATH": os.defpath,
-            "HOME": str(tmp_path),
-            "IMAGEAPI_INSTANCE": str(tmp_path),
-            "IMAGEAPI_SECRET_KEYS": secret,
-            "IMAGEAPI_URL_WINDOW": "never",
-        },
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    said = done.stdout + done.stderr
-    assert done.returncode == 4
-    sentences = [line.split()[0] for line in said.splitlines() if line.startswith("IMAGEAPI_")]
-    assert sentences == ["IMAGEAPI_SECRET_KEYS", "IMAGEAPI_URL_WINDOW"]
-    assert "Traceback" not in said
-    assert "Booting worker" not in said
+    said, names = refused(SECRET_KEYS=secret, URL_WINDOW="never")
+    assert names == ["IMAGEAPI_SECRET_KEYS", "IMAGEAPI_URL_WINDOW"]
     assert secret not in said
+
+
+def test_a_redis_that_is_none_stops_the_start_and_is_not_shown(refused):
+    said, names = refused(
+        RATE_LIMIT="600/minute",
+        REDIS_URL="http://user:hunter2secret@h:1",
+        BROKER_URL="redis://:Hunter2/Secret9@h/0",
+    )
+    assert names == ["IMAGEAPI_REDIS_URL", "IMAGEAPI_BROKER_URL"]
+    assert "hunter2" not in said.lower()
