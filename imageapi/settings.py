@@ -6,6 +6,7 @@ made from these declarations (`make docs`).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import importlib.util
@@ -176,10 +177,19 @@ def _check_server(url: str, schemes: str) -> None:
 
 
 def _origins(origins: list[str]) -> tuple[str, ...]:
-    for origin in origins:
-        if not re.fullmatch(r"https?://[A-Za-z0-9.\[\]:-]+", origin):
-            raise ValidationError("must be origins such as https://app.example.org, never *.")
+    if not all(map(_is_origin, origins)):
+        raise ValidationError("must be origins such as https://app.example.org, never *.")
     return tuple(origins)
+
+
+def _is_origin(text: str) -> bool:
+    if not re.fullmatch(r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?", text):
+        return False
+    try:
+        urlsplit(text).port  # noqa: B018 - refuses what is no port; urlsplit itself, what is no address
+    except ValueError:
+        return False
+    return True
 
 
 def _rate(rate: str) -> str:
@@ -487,10 +497,15 @@ def hidden(options: Any) -> list[str]:
         value = getattr(options, field.name)
         if not field.repr and value:
             texts += value if isinstance(value, tuple) else [value]
-    passwords = [urlsplit(text).password for text in texts if "://" in text]
-    return texts + [
-        form for password in passwords if password for form in (password, unquote(password))
-    ]
+    return texts + [password for text in texts for password in _passwords(text)]
+
+
+def _passwords(url: str) -> Iterable[str]:
+    # SQLAlchemy takes a / and a [ in a password; urlsplit ends it at the one and raises at the other.
+    found = re.findall("://[^:/]*:([^@]+)@", url)
+    with contextlib.suppress(ValueError):
+        found.append(urlsplit(url).password or "")
+    return {form for password in found if password for form in (password, unquote(password))}
 
 
 def unknown(known: Iterable[str]) -> list[str]:

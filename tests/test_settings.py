@@ -123,6 +123,14 @@ def test_a_bad_secret_is_refused_and_never_shown(environment, secret, words):
         ("TOKEN_MAX_AGE", "60"),
         ("REQUIRE_IAT", "perhaps"),
         ("LOG_LEVEL", "loud"),
+        ("CORS_ORIGINS", "*"),
+        ("CORS_ORIGINS", "http://["),
+        ("CORS_ORIGINS", "http://[::1"),
+        ("CORS_ORIGINS", "http://[dead:beef]:3000"),
+        ("CORS_ORIGINS", "http://a[b]c"),
+        ("CORS_ORIGINS", "http://::1"),
+        ("CORS_ORIGINS", "http://h:99999"),
+        ("CORS_ORIGINS", "https://app.example.org, https://b.example.org"),
     ],
 )
 def test_a_bad_value_is_refused_by_its_name(environment, name, value):
@@ -179,6 +187,22 @@ def test_no_secret_is_in_a_repr():
     loaded = Settings(secret_keys=(SECRET,), database_url="postgresql://u:hunter2@db/images")
     assert SECRET not in repr(loaded)
     assert "hunter2" not in repr(loaded)
+
+
+@pytest.mark.parametrize(
+    ("url", "hidden"),
+    [
+        ("postgresql://u:hunter2@h/db", {"hunter2"}),
+        ("postgresql://u:hunt%5Ber2@h/db", {"hunt%5Ber2", "hunt[er2"}),
+        ("postgresql://u:hunt[er2@h/db", {"hunt[er2"}),
+        ("postgresql://u:hunt/er2@h/db", {"hunt/er2"}),
+        ("postgresql://u@[h/db", set()),
+        ("postgresql://[::1]:5432/db", set()),
+    ],
+)
+def test_the_password_in_a_url_is_a_secret(url, hidden):
+    secrets = Settings(secret_keys=(SECRET,), database_url=url).secrets()
+    assert {*secrets} == {SECRET, url, *hidden}
 
 
 def test_every_setting_is_documented():
