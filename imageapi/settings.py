@@ -114,6 +114,8 @@ def _secrets(keys: list[str]) -> tuple[str, ...]:
 def _check_secret(key: str, name: str) -> None:
     if len(key.encode()) < MIN_SECRET_BYTES:
         raise ValidationError(f"{name} is shorter than {MIN_SECRET_BYTES} bytes.")
+    if key != key.strip():
+        raise ValidationError(f"{name} has a space before or after it.")
     if any(known in key.lower() for known in _KNOWN_SECRETS):
         raise ValidationError(f"{name} is a well-known secret.")
     # Random text does not compress: 32 hex digits take 35 bytes, a word eight times over takes 20.
@@ -222,7 +224,7 @@ def _storages(pairs: list[str]) -> dict[str, str]:
     storages = {}
     for pair in pairs:
         name, separator, plugin = pair.partition("=")
-        if not separator or not plugin or not re.fullmatch("[a-z0-9]+", name):
+        if not separator or not re.fullmatch("[a-z0-9]+", name) or not re.fullmatch(r"\S+", plugin):
             raise ValidationError("must be name=plugin pairs; a name is of a-z and 0-9.")
         storages[name] = plugin
     return storages
