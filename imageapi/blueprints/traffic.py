@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import ipaddress
 import math
+import re
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -106,12 +107,17 @@ def _allow(app: Flask, origins: tuple[str, ...]) -> None:
 
     CORS(
         app,
-        resources={rf"{API}.*": {"origins": list(origins)}},
+        resources={rf"{API}.*": {"origins": [_itself(origin) for origin in origins]}},
         expose_headers=list(EXPOSED),
         max_age=600,
         send_wildcard=False,
         supports_credentials=False,
     )
+
+
+def _itself(origin: str) -> str | re.Pattern[str]:
+    # flask-cors compares a name as it is, in any case, and takes brackets for a regular expression.
+    return re.compile(rf"{re.escape(origin)}\Z", re.IGNORECASE) if "[" in origin else origin
 
 
 def _limit(app: Flask, rate: str, redis_url: str) -> None:

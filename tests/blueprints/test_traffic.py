@@ -56,6 +56,30 @@ def test_another_origin_may_not(listed, origin):
     assert "Access-Control-Allow-Origin" not in listed(Origin=origin).headers
 
 
+@pytest.mark.configure(cors_origins=("http://[::1]:3000", ORIGIN))
+@pytest.mark.parametrize(
+    ("origin", "may"),
+    [
+        ("http://[::1]:3000", True),
+        ("http://1:3000", False),
+        ("http://::3000", False),
+        ("http://[::1]:30001", False),
+        (ORIGIN, True),
+        ("https://appXexample.org", False),
+    ],
+)
+def test_an_address_in_brackets_is_an_origin_and_no_pattern(listed, origin, may):
+    allowed = listed(Origin=origin).headers.get("Access-Control-Allow-Origin")
+    assert (allowed == origin) == may
+
+
+@pytest.mark.configure(cors_origins=("http://[fe80::a]:3000",))
+def test_an_origin_is_compared_as_flask_cors_does_with_names(listed):
+    response = listed(Origin="http://[FE80::A]:3000")
+    assert response.headers["Access-Control-Allow-Origin"] == "http://[FE80::A]:3000"
+    assert response.headers.getlist("Vary") == ["Accept-Encoding", "Origin"]
+
+
 def test_without_origins_nothing_speaks_of_cors(listed):
     response = listed(Origin=ORIGIN)
     assert response.headers.getlist("Vary") == ["Accept-Encoding"]
