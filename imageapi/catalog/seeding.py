@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from imageapi.catalog import images, library
+from imageapi.catalog import images, library, renditions
 from imageapi.errors import (
     AlbumFull,
     ImageAPIError,
@@ -78,6 +78,7 @@ def seed(album: Row, folder: Path, uploader: str) -> Iterator[Outcome]:
         folder: it may itself be a link.
         uploader: the user id that the images are said to come from.
     Raises:
+        Busy: others had all decoders for a long time.
         NotFound: the album was deleted meanwhile.
         StorageError: the storage failed; another file would fare no better.
     """
@@ -137,7 +138,7 @@ def _add(album: Row, fd: int, upload: images.Upload) -> int:
         while piece := os.read(fd, _PIECE):
             staging.write(piece)
         staged = staging.finish()
-        _, new = images.add(album, staged, upload)
+        _, new = renditions.patiently(lambda: images.add(album, staged, upload))
     return staged.length if new else 0
 
 

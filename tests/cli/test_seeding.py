@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from imageapi import create_app
 from imageapi.catalog import images
 from imageapi.errors import StorageFull
 from imageapi.extensions import read
+from imageapi.imaging import helper, places
 from imageapi.models import Album, Image
 from imageapi.storage.local import LocalBackend
 from tests.cli.conftest import assert_told
@@ -183,6 +185,20 @@ def test_a_storage_that_fails_ends_it_with_what_was_done(flask, folder, monkeypa
     assert SUMMARY.fullmatch(done.stdout)[1] == "1"
     assert done.stderr == "Error: The storage is full.\n"
     assert len(calls) == 2
+
+
+def test_it_waits_for_a_decoder_while_others_have_them_all(seed, folder, monkeypatch):
+    path = folder({"a.jpg": jpeg(seed=1), "b.jpg": jpeg(seed=2)})
+    monkeypatch.setattr(helper, "HOST", f"\0imageapi-test-{os.getpid()}")
+    monkeypatch.setattr(helper, "MAX_WAIT", 0.1)
+    with contextlib.ExitStack() as taken:
+        for number in range(helper.CORES):
+            taken.enter_context(places.hold(f"{helper.HOST}-{number}"))
+        given_back = threading.Timer(1.0, taken.close)
+        given_back.start()
+        done, numbers = seed(path)
+        given_back.join()
+    assert (done.exit_code, done.stderr, numbers[:3]) == (0, "", (2, 0, 0))
 
 
 # as a process
