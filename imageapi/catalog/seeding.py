@@ -6,12 +6,13 @@ already, by SHA-256, costs no more than reading it.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from imageapi.catalog import images, library, renditions
 from imageapi.errors import (
@@ -54,12 +55,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class _Entry:
-    """One entry of a folder that is open; or what kept a folder from being opened."""
+    """One entry: the descriptor of the folder that is seeded, its path below that, why it can not be read."""
 
-    path: str
-    name: str = ""
-    folder: int = -1
-    error: OSError | None = None
+    root: int
+    path: PurePosixPath
+    reason: str = ""
 
 
 def count(folder: Path) -> int:
@@ -83,52 +83,68 @@ def seed(album: Row, folder: Path, uploader: str) -> Iterator[Outcome]:
         StorageError: the storage failed; another file would fare no better.
     """
     for entry in _entries(folder):
-        if entry.error:
-            yield Outcome(entry.path, Verdict.REFUSED, reason=_words(entry.error))
+        if entry.reason:
+            yield Outcome(str(entry.path), Verdict.REFUSED, reason=entry.reason)
         else:
             yield _take_in(album, entry, uploader)
 
 
 def _entries(folder: Path) -> Iterator[_Entry]:
-    fd = os.open(folder, _FOLDER)
     try:
-        yield from _below(fd, "")
+        root = os.open(folder, _FOLDER)
+    except OSError as error:
+        yield _Entry(-1, PurePosixPath(), _words(error))
+        return
+    try:
+        yield from _below(root, PurePosixPath())
+    finally:
+        os.close(root)
+
+
+def _below(root: int, folder: PurePosixPath) -> Iterator[_Entry]:
+    try:
+        with _reached(root, folder) as fd, os.scandir(fd) as listing:
+            found = sorted(
+                (entry.name, entry.is_dir(follow_symlinks=False))
+                for entry in listing
+                if not entry.name.startswith(".")
+            )
+    except OSError as error:
+        yield _Entry(root, folder, _words(error))
+        return
+    for name, is_folder in found:
+        if is_folder:
+            yield from _below(root, folder / name)
+        else:
+            yield _Entry(root, folder / name)
+
+
+@contextlib.contextmanager
+def _reached(root: int, folder: PurePosixPath) -> Iterator[int]:
+    """A folder below `root`, found anew: to keep all above it open takes a descriptor for each."""
+    fd = os.open(".", _FOLDER, dir_fd=root)
+    try:
+        for name in folder.parts:
+            outer, fd = fd, os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=fd)
+            os.close(outer)
+        yield fd
     finally:
         os.close(fd)
 
 
-def _below(folder: int, prefix: str) -> Iterator[_Entry]:
-    with os.scandir(folder) as listing:
-        entries = sorted(listing, key=lambda entry: entry.name)
-    for entry in entries:
-        path = prefix + entry.name
-        if entry.name.startswith("."):
-            continue
-        if not entry.is_dir(follow_symlinks=False):
-            yield _Entry(path, entry.name, folder)
-            continue
-        try:
-            inner = os.open(entry.name, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
-        except OSError as error:
-            yield _Entry(path, error=error)
-            continue
-        try:
-            yield from _below(inner, f"{path}/")
-        finally:
-            os.close(inner)
-
-
 def _take_in(album: Row, entry: _Entry, uploader: str) -> Outcome:
+    path, name = str(entry.path), entry.path.name
     try:
-        status = os.stat(entry.name, dir_fd=entry.folder, follow_symlinks=False)
-        if not stat.S_ISREG(status.st_mode):
-            kind = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "not a file"
-            return Outcome(entry.path, Verdict.IGNORED, reason=kind)
-        with opened(entry.name, _FILE, dir_fd=entry.folder) as fd:
-            length = _add(album, fd, images.Upload(uploader, _text(entry.name)))
+        with _reached(entry.root, entry.path.parent) as folder:
+            status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            if not stat.S_ISREG(status.st_mode):
+                kind = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "not a file"
+                return Outcome(path, Verdict.IGNORED, reason=kind)
+            with opened(name, _FILE, dir_fd=folder) as fd:
+                length = _add(album, fd, images.Upload(uploader, _text(name)))
     except (*_REFUSALS, OSError) as error:
-        return Outcome(entry.path, Verdict.REFUSED, reason=_words(error))
-    return Outcome(entry.path, Verdict.ADDED if length else Verdict.SKIPPED, length)
+        return Outcome(path, Verdict.REFUSED, reason=_words(error))
+    return Outcome(path, Verdict.ADDED if length else Verdict.SKIPPED, length)
 
 
 def _add(album: Row, fd: int, upload: images.Upload) -> int:

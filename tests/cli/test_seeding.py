@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 import sqlalchemy as sa
 
 from imageapi import create_app
-from imageapi.catalog import images
+from imageapi.catalog import albums, images, seeding
 from imageapi.errors import StorageFull
 from imageapi.extensions import read
 from imageapi.imaging import helper, places
@@ -148,6 +149,50 @@ def test_a_file_that_can_not_be_read_is_refused(seed, folder, monkeypatch):
     ]
 
 
+@pytest.mark.parametrize(("name", "expected"), [("c", (2, 0, 1)), (".", (0, 0, 1))])
+def test_a_folder_that_can_not_be_listed_is_refused(seed, folder, monkeypatch, name, expected):
+    path = folder({"a/b.jpg": jpeg(seed=1), "c/d.jpg": jpeg(seed=2), "e.jpg": jpeg(seed=3)})
+    real = os.scandir
+
+    def fail(fd):
+        if os.path.samestat(os.fstat(fd), (path / name).stat()):
+            raise OSError(24, "Too many open files")
+        return real(fd)
+
+    monkeypatch.setattr(os, "scandir", fail)
+    done, numbers = seed(path)
+    assert (done.exit_code, numbers[:3]) == (1, expected)
+    assert done.stderr == f"{name}: refused: can not be read: Too many open files\n"
+
+
+def test_a_folder_that_is_gone_by_now_is_refused(app, tmp_path):
+    with app.app_context():
+        album = albums.ensure("holidays", "anna", "", None)
+        (outcome,) = seeding.seed(album, tmp_path / "gone", "anna")
+    assert (outcome.path, outcome.verdict) == (".", "refused")
+    assert outcome.reason == "can not be read: No such file or directory"
+
+
+def test_a_folder_is_seeded_in_order_of_names(app, seed, folder):
+    names = ("a.jpg", "b/c.jpg", "b/d/e.jpg", "b/f.jpg", "g.jpg")
+    seed(folder({name: jpeg(seed=number) for number, name in enumerate(names)}))
+    with app.app_context():
+        order = read(sa.select(Image.file_name).order_by(Image.object_id))
+    assert [row.file_name for row in order] == ["a.jpg", "c.jpg", "e.jpg", "f.jpg", "g.jpg"]
+
+
+def test_a_link_that_takes_a_folders_place_meanwhile_is_not_followed(app, folder, tmp_path):
+    path = folder({f"a/b/{name}.jpg": jpeg(seed=seed) for seed, name in enumerate("cd")})
+    (tmp_path / "outside" / "b").mkdir(parents=True)
+    (tmp_path / "outside" / "b" / "d.jpg").write_bytes(jpeg(seed=9))
+    with app.app_context():
+        outcomes = seeding.seed(albums.ensure("holidays", "anna", "", None), path, "anna")
+        assert next(outcomes).path == "a/b/c.jpg"
+        (path / "a").rename(tmp_path / "a")
+        (path / "a").symlink_to(tmp_path / "outside")
+        assert [(one.path, one.verdict) for one in outcomes] == [("a/b/d.jpg", "refused")]
+
+
 def test_no_file_name_reaches_the_terminal_raw(app, seed, tmp_path):
     path = tmp_path / "pictures"
     path.mkdir()
@@ -259,6 +304,19 @@ def test_a_stopped_seeding_leaves_whole_pictures_and_goes_on(
         out, err = again.communicate(timeout=60)
     assert (again.returncode, err) == (0, "")
     assert SUMMARY.fullmatch(out).groups()[:3] == (str(count - added), str(added), "0")
+
+
+def test_deep_folders_need_no_more_descriptors(environment, folder):
+    path = folder({"d/" * 90 + "a.jpg": jpeg()})
+    command = ("albums", "seed", path, "--album", "holidays", "--owner", "anna")
+
+    def few():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+
+    with start(environment, *command, stderr=subprocess.PIPE, preexec_fn=few) as process:
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert SUMMARY.fullmatch(out).groups()[:3] == ("1", "0", "0")
 
 
 def test_a_terminal_shows_a_bar_with_a_rate_and_an_end_in_sight(environment, folder):
