@@ -25,6 +25,9 @@ from imageapi.errors import (
 from imageapi.extensions import Row
 from imageapi.storage.disk import opened
 
+MAX_DEPTH = 100
+"""How many levels of folders below the first are read; far fewer than a stack has frames."""
+
 _PIECE = 256 * 1024
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NONBLOCK  # a pipe must not make us wait
@@ -102,6 +105,10 @@ def _entries(folder: Path) -> Iterator[_Entry]:
 
 
 def _below(root: int, folder: PurePosixPath) -> Iterator[_Entry]:
+    if len(folder.parts) > MAX_DEPTH:
+        reason = f"can not be read: it is more than {MAX_DEPTH} levels deep"
+        yield _Entry(root, folder, reason)
+        return
     try:
         with _reached(root, folder) as fd, os.scandir(fd) as listing:
             found = sorted(

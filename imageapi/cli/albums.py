@@ -84,7 +84,7 @@ def transfer(public_id: str, owner: str, issuer: str) -> None:
     "seed",
     example="flask albums seed ~/Pictures --album holidays --owner anna",
     exits={
-        1: "a file was refused, or the storage or the database failed",
+        1: "a file or folder was refused, or the storage or the database failed",
         130: "stopped by Ctrl-C (143: by SIGTERM); run it again to go on",
     },
 )
@@ -95,7 +95,7 @@ def seed(folder: Path, public_id: str, owner: str, issuer: str, storage: str | N
     """Add the pictures in FOLDER and the folders below it to an album.
 
     What the album has already is skipped, so the command can be stopped and run again. Hidden files
-    and symbolic links are left out.
+    and symbolic links are left out; folders more than 100 levels below FOLDER are refused.
     """
     tally: collections.Counter[str] = collections.Counter()
     started = time.monotonic()

@@ -173,6 +173,25 @@ def test_a_folder_that_is_gone_by_now_is_refused(app, tmp_path):
     assert outcome.reason == "can not be read: No such file or directory"
 
 
+def test_folders_below_the_deepest_are_refused(flask, seed, folder):
+    deepest = "d/" * seeding.MAX_DEPTH
+    path = folder({f"{deepest}a.jpg": jpeg(seed=1), "e.jpg": jpeg(seed=2)})
+    below = path / deepest
+    for _level in range(1100 - seeding.MAX_DEPTH):
+        below /= "d"
+        below.mkdir()
+    try:
+        done, numbers = seed(path)
+    finally:
+        (path / deepest / "a.jpg").unlink()
+        os.removedirs(below)  # pytest's own removal would go too deep
+    assert (done.exit_code, numbers[:3]) == (1, (2, 0, 1))
+    reason = f"can not be read: it is more than {seeding.MAX_DEPTH} levels deep"
+    assert done.stderr == f"{deepest}d: refused: {reason}\n"
+    text = " ".join(flask("albums", "seed", "--help").stdout.split())
+    assert f"more than {seeding.MAX_DEPTH} levels below FOLDER" in text
+
+
 def test_a_folder_is_seeded_in_order_of_names(app, seed, folder):
     names = ("a.jpg", "b/c.jpg", "b/d/e.jpg", "b/f.jpg", "g.jpg")
     seed(folder({name: jpeg(seed=number) for number, name in enumerate(names)}))
