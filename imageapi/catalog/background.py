@@ -42,7 +42,8 @@ def soon(*numbers: int, wait: bool = True) -> None:
 
     Args:
         numbers: from `work.record`.
-        wait: without a broker, it is done when this returns; else the background thread does it.
+        wait: without a broker, it is done when this returns, unless the database is gone by now; else
+            the background thread does it.
     """
     background: Background = current_app.extensions["background"]
     if library().settings.broker_url:

@@ -199,7 +199,7 @@ def _carried(image: Row, source: Storage, target: Storage, key: str) -> _Ready:
     if not (image.rendered and (target.renders or _copied(shown, source, target))):
         try:
             rendered = renditions.patiently(
-                lambda: renditions.draw(target, dataclasses.replace(shown, key=key))
+                lambda: renditions.draw(target, dataclasses.replace(shown, key=key), image.md5)
             )
             extension, placeholder = rendered.extension, rendered.placeholder
         except (UndecodablePicture, UnsupportedFormat) as error:

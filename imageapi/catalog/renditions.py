@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -22,10 +22,11 @@ from imageapi.errors import (
     StorageError,
     StorageNotFound,
     UndecodablePicture,
+    UnsupportedFormat,
 )
 from imageapi.extensions import Row, read, transaction
 from imageapi.geometry import Crop, Edit, Size, plan
-from imageapi.models import IMAGES, Image, StoredObject
+from imageapi.models import ORIGINALS, Image, StoredObject
 from imageapi.storage.backend import Picture, rendition_key
 from imageapi.storage.storages import Storage
 from imageapi.telemetry import log
@@ -45,7 +46,7 @@ KEPT = 8192
 """How many images' texts with URLs a process keeps; then it begins anew."""
 
 _TYPES = {"jpg": "image/jpeg", "png": "image/png"}
-_ONE = IMAGES.where(Image.id == sa.bindparam("image_id"))
+_ONE = ORIGINALS.where(Image.id == sa.bindparam("image_id"))
 
 
 def picture(row: Row) -> Picture:
@@ -159,7 +160,13 @@ def open_signed(storage: str, key: str, query: str, now: float) -> Shown | None:
             raise NotFound
         store = shelf.storages[storage]
         found = _open(store, key) or _restored(store, key, rows[0])
-    except (StorageError, UndecodablePicture, Busy, sa.exc.SQLAlchemyError) as error:
+    except (
+        StorageError,
+        UndecodablePicture,
+        UnsupportedFormat,
+        Busy,
+        sa.exc.SQLAlchemyError,
+    ) as error:
         log.warning("no rendition", key=key, why=str(error))
         return None
     if found is None:
@@ -197,7 +204,7 @@ def _restored(store: Storage, key: str, row: Row) -> tuple[Iterable[bytes], int]
     with locks.rendering(row.id):
         found = _open(store, key)
         if found is None:
-            draw(store, picture(row))
+            draw(store, picture(row), row.md5)
             found = _open(store, key)
     return found
 
@@ -222,12 +229,17 @@ def _restore(payload: work.Payload) -> None:
         if not rows:
             raise NotFound
         store, shown = library().storages[rows[0].storage], picture(rows[0])
-        if all(there(store, key) for key in keys(shown)):
-            return
-        try:
-            draw(store, shown)
-        except (StorageNotFound, StorageCorrupt) as error:  # to try again would not bring it back
-            log.warning("no renditions", image=shown.image_id, why=str(error))
+        if not all(there(store, key) for key in keys(shown)):
+            with _given_up_without_original(shown.image_id):
+                draw(store, shown, rows[0].md5)
+
+
+@contextlib.contextmanager
+def _given_up_without_original(image_id: str) -> Iterator[None]:
+    try:
+        yield
+    except (StorageNotFound, StorageCorrupt) as error:  # to try again would not bring it back
+        log.warning("no renditions", image=image_id, why=str(error))
 
 
 def render(image_id: str, *, again: bool = True) -> None:
@@ -251,7 +263,8 @@ def _render_row(image_id: str, *, again: bool) -> bool:
             raise NotFound
         if rows[0].rendered and not again:
             return True
-        return _kept(rows[0], draw(library().storages[rows[0].storage], picture(rows[0])))
+        store = library().storages[rows[0].storage]
+        return _kept(rows[0], draw(store, picture(rows[0]), rows[0].md5))
 
 
 def _kept(row: Row, rendered: imaging.Rendered) -> bool:
@@ -265,10 +278,14 @@ def _kept(row: Row, rendered: imaging.Rendered) -> bool:
     return True
 
 
-def draw(store: Storage, shown: Picture) -> imaging.Rendered:
+def draw(store: Storage, shown: Picture, md5: str) -> imaging.Rendered:
     """Render all renditions of a picture from its original in `store`; keep them there.
 
-    A storage that renders by itself keeps none. Raises as `render`.
+    A storage that renders by itself keeps none.
+
+    Args:
+        md5: of the original; what has another is not rendered (F17).
+    Raises: as `render`; StorageCorrupt for other bytes than were stored.
     """
     shelf = library()
     with store.stage() as staging:
@@ -276,6 +293,9 @@ def draw(store: Storage, shown: Picture) -> imaging.Rendered:
             for piece in pieces:
                 staging.write(piece)
         staged = staging.finish()
+        if staged.md5 != md5:
+            log.error("damaged original", key=shown.key)
+            raise StorageCorrupt
         rendered = imaging.render(staged.path, shown.edit, shelf.renditions, shelf.limits)
     log.debug("rendered", image=shown.image_id, revision=shown.revision)
     if not store.renders:
@@ -312,4 +332,5 @@ def rendered_by_url(storage: str) -> bool:
 
 @work.kind("render")
 def _work(payload: work.Payload) -> None:
-    render(payload["image"], again=False)
+    with _given_up_without_original(payload["image"]):
+        render(payload["image"], again=False)

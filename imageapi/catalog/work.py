@@ -20,7 +20,7 @@ from sqlalchemy import orm
 from structlog.contextvars import bound_contextvars
 
 from imageapi.catalog import now_ms
-from imageapi.errors import Busy, ImageAPIError, NotFound, UndecodablePicture
+from imageapi.errors import Busy, ImageAPIError, NotFound, UndecodablePicture, UnsupportedFormat
 from imageapi.extensions import read, transaction
 from imageapi.models import Work
 from imageapi.telemetry import log, request_id
@@ -96,7 +96,7 @@ def run(number: int) -> bool:
 def _do(name: str, payload: Payload) -> tuple[bool, Payload | None]:
     try:
         return True, _HANDLERS[name](payload)
-    except (NotFound, UndecodablePicture) as error:
+    except (NotFound, UndecodablePicture, UnsupportedFormat) as error:
         # It will not get better: the thing is gone, or can not be decoded.
         log.info("work dropped", work=name, why=str(error), **payload)
         return True, None

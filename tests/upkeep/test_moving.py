@@ -320,8 +320,8 @@ def test_a_rendering_that_ends_after_the_move_is_done_again_there(app, flask, an
     draw = renditions.draw
     moved = []
 
-    def moved_meanwhile(store, shown):
-        rendered = draw(store, shown)
+    def moved_meanwhile(*arguments):
+        rendered = draw(*arguments)
         if not moved:
             moved.append(1)
             assert migrate(flask, "s3").exit_code == 0
