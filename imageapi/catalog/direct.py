@@ -92,8 +92,7 @@ def hand_in(
             except (AlbumFull, PayloadTooLarge, UnsupportedFormat, UndecodablePicture):
                 _discard(source, name)
                 raise
-            if not new or adopted is None:
-                _discard(source, name)
+            _discard(source, name)
             return made, new
     except StorageNotFound as error:
         raise NotFound(

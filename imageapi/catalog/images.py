@@ -20,12 +20,13 @@ from sqlalchemy import orm
 
 from imageapi import imaging, metrics
 from imageapi.catalog import library, now_ms, originals, renditions
-from imageapi.errors import AlbumFull, NotFound
+from imageapi.errors import AlbumFull, NotFound, StorageError
 from imageapi.extensions import Row, read, transaction
 from imageapi.geometry import Edit
 from imageapi.models import IMAGES, Album, Image, StoredObject
 from imageapi.storage.backend import Infos, Picture, Staged
 from imageapi.storage.storages import Storage
+from imageapi.telemetry import log
 
 Position = tuple[float, float]
 Confirm = Callable[[orm.Session, str], None]
@@ -174,14 +175,14 @@ def _add(
             written = True
     except (sa.exc.IntegrityError, AlbumFull):
         # The same bytes may have come first, and taken the last place.
-        _discard(storage, shown)
+        _undo(storage, shown, adopted)
         if winner := find(album.id, staged.sha256):
             return winner, False
         raise
     except BaseException:
         # A commit that failed may have been kept: its answer was lost, or we were interrupted.
         if not written:
-            _discard(storage, shown)
+            _undo(storage, shown, adopted)
         raise
     return image_id, True
 
@@ -275,8 +276,17 @@ def _file_name(name: str) -> str:
     return "".join(kept)[:MAX_FILE_NAME]
 
 
-def _discard(storage: Storage, shown: Picture) -> None:
-    originals.discard(storage, shown.key, *renditions.keys(shown))
+def _undo(storage: Storage, shown: Picture, adopted: str | None) -> None:
+    """Leave no bytes without a row; a direct upload can be handed in again."""
+    kept = () if storage.renders else renditions.keys(shown)
+    if adopted is None:
+        originals.discard(storage, shown.key, *kept)
+        return
+    try:
+        storage.release(shown.key, adopted)
+    except StorageError as error:
+        log.warning("an upload was left", storage=storage.name, name=adopted, why=str(error))
+    originals.discard(storage, *kept)
 
 
 def _position(position: Position | None) -> str | None:

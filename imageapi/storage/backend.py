@@ -333,7 +333,10 @@ class DirectUpload(abc.ABC):
 
     @abc.abstractmethod
     def adopt(self, name: str, key: str, staged: Staged, tags: Sequence[str]) -> Infos:
-        """Make an upload a stored original under `key`, as `Backend.put`, and end its old name.
+        """Make an upload a stored original under `key`, as `Backend.put`.
+
+        It may be there under its own name as well, until the caller discards that: once there is a
+        row, for until then the client may have to hand it in again.
 
         Whoever has the form can upload other bytes at any time until it ends: what is stored must
         be the staged ones.
@@ -342,6 +345,10 @@ class DirectUpload(abc.ABC):
             StorageCorrupt: the bytes are others by now; nothing is left under `key`.
             StorageNotFound: as `incoming`.
         """
+
+    @abc.abstractmethod
+    def release(self, key: str, name: str) -> None:
+        """Undo `adopt`: nothing is under `key`, and the upload is there under its own name."""
 
     @abc.abstractmethod
     def discard(self, name: str) -> None:

@@ -289,6 +289,10 @@ class CloudinaryBackend(Backend, DirectUpload):
             asset = self._find(key)  # renamed by a try whose answer was lost
         return self._verified(asset, key, staged, tags)
 
+    def release(self, key: str, name: str) -> None:
+        with contextlib.suppress(StorageNotFound):  # a try whose answer was lost
+            self._ask(sdk().uploader.rename, key, name, overwrite=False, invalidate=True)
+
     def discard(self, name: str) -> None:
         self._destroy("image", name)
 

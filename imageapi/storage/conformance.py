@@ -756,7 +756,7 @@ class DirectUploadSuite(Suite):
         return storage.claim(_ALBUM, answer, time.time())
 
     def test_adopted(self, storage: Storage, name: str, content: bytes) -> None:
-        """It becomes an original like any other, and can not be handed in again."""
+        """It becomes an original like any other; discarded, it can not be handed in again."""
         assert keys(storage) == []
         with contextlib.closing(storage.incoming(name)) as pieces:
             same(b"".join(pieces), content)
@@ -765,11 +765,24 @@ class DirectUploadSuite(Suite):
             assert infos["etag"] == file.md5
             same(read(storage, key), content)
             assert keys(storage) == [key]
+            storage.discard(name)
             with pytest.raises(StorageNotFound):
                 storage.incoming(name)
             with pytest.raises(StorageNotFound):
                 storage.adopt(name, file, [_ALBUM])
         assert keys(storage) == [key]
+
+    def test_released(self, storage: Storage, name: str, content: bytes) -> None:
+        """What could not become an image can be handed in again."""
+        with staged(storage, content) as file:
+            key, _ = storage.adopt(name, file, [_ALBUM])
+            for _ in range(2):  # a release whose answer was lost is asked for again
+                storage.release(key, name)
+                assert keys(storage) == []
+            with contextlib.closing(storage.incoming(name)) as pieces:
+                same(b"".join(pieces), content)
+            key, _ = storage.adopt(name, file, [_ALBUM])
+        same(read(storage, key), content)
 
     def test_swapped_after_it_was_read(
         self, harness: Harness, storage: Storage, form: UploadForm, name: str, content: bytes

@@ -279,8 +279,10 @@ class S3Backend(Backend, DirectUpload):
             with contextlib.suppress(StorageError):
                 self.delete(key)
             raise
-        self.delete(name)
         return infos(staged, tags, created)
+
+    def release(self, key: str, name: str) -> None:  # noqa: ARG002 - it was copied
+        self.delete(key)
 
     def discard(self, name: str) -> None:
         self.delete(name)

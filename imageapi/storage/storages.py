@@ -210,6 +210,11 @@ class Storage:
         check_key(key)
         return key, self._call("adopt", lambda: self._direct.adopt(name, key, staged, tags))
 
+    def release(self, key: str, name: str) -> None:
+        """Undo `adopt`, so that it can be handed in again; see `DirectUpload.release`."""
+        check_key(key)
+        self._call("adopt", lambda: self._direct.release(key, name))
+
     def discard(self, name: str) -> None:
         """Remove a direct upload; it may be gone already."""
         self._call("delete", lambda: self._direct.discard(name))

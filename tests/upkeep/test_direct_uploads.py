@@ -16,9 +16,10 @@ import time_machine
 from PIL import Image as Pillow
 
 from imageapi.catalog import albums, direct, images, library
-from imageapi.errors import InvalidFields
+from imageapi.errors import InvalidFields, StorageUnavailable
 from imageapi.extensions import read, transaction
 from imageapi.models import Album, StoredObject
+from imageapi.storage.storages import Storage
 from tests.conftest import bearing, jpeg, sign
 from tests.servers.cloudinary import API_KEY, API_SECRET, CLOUD
 
@@ -152,6 +153,35 @@ def test_once(browser, left):
     again = browser.hand_in(answer)
     assert (again.status_code, again.json["code"]) == (404, "not_found")
     assert left(browser.storage) == ([], 1)
+
+
+def test_what_could_not_be_written_can_be_handed_in_again(browser, left, monkeypatch):
+    """A 503 asks for that: the upload must still be there."""
+
+    def gone(*_arguments, **_options):
+        raise sa.exc.OperationalError("UPDATE album", {}, Exception("database is locked"))
+
+    answer = browser.upload(data := jpeg())
+    with monkeypatch.context() as broken:
+        broken.setattr(images, "count", gone)
+        assert browser.hand_in(answer).status_code == 503
+        assert len(left(browser.storage)[0]) == 1
+    response = browser.hand_in(answer)
+    assert response.status_code == 201
+    assert browser.original(response.json["public_id"]).data == data
+    assert left(browser.storage) == ([], 1)
+
+
+def test_what_has_no_renditions_can_be_handed_in_again(on_s3, left, monkeypatch):
+    def slow_down(*_arguments):
+        raise StorageUnavailable
+
+    answer = on_s3.upload(jpeg())
+    with monkeypatch.context() as broken:
+        broken.setattr(Storage, "keep", slow_down)
+        assert on_s3.hand_in(answer).status_code == 503
+    assert on_s3.hand_in(answer).status_code == 201
+    assert left(S3) == ([], 1)
 
 
 def test_what_the_album_has_already(browser, left):
