@@ -12,6 +12,7 @@ from imageapi.auth.policy import Ability, granted
 from imageapi.blueprints import bodies, idempotency, paging, reports, responses, schemas, uploads
 from imageapi.blueprints.images import created
 from imageapi.catalog import albums, direct, images, listing, views
+from imageapi.errors import Conflict, NotFound
 from imageapi.extensions import Row
 
 blueprint = Blueprint("albums", __name__)
@@ -170,7 +171,10 @@ def _images(album_id: str, *, untagged: bool) -> Response:
 
 def _uploaded(image_id: str, *, new: bool) -> Response:
     reports.about(image=image_id)
-    if new:
-        return created(image_id)
-    body = schemas.image(images.get(image_id))
+    try:
+        if new:
+            return created(image_id)
+        body = schemas.image(images.get(image_id))
+    except NotFound as error:  # which would be said of the album
+        raise Conflict("The image was deleted meanwhile.") from error
     return responses.json(body, headers=[("X-duplicate", "true")])

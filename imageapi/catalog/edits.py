@@ -98,12 +98,12 @@ def duplicate(row: Row, confirm: Confirm = agreed) -> str:
     """
     image_id = str(uuid.uuid4())
     with transaction() as session:
+        count(session, row.album_id, images=1, size=0)  # the album first, as uploads do
         source = session.get(Image, row.id)
         # Held to the end: a delete of the last image on these bytes waits, and then sees this one.
         stored = session.get(StoredObject, row.object_id, with_for_update=True)
         if source is None or stored is None:
             raise NotFound
-        count(session, row.album_id, images=1, size=0)
         kept = {column.key: getattr(source, column.key) for column in Image.__table__.columns}
         rendered = source.rendered if renditions.rendered_by_url(stored.storage) else ""
         fresh = {"id": image_id, "created_ms": now_ms(), "revision": 0, "rendered": rendered}
@@ -130,6 +130,9 @@ def remove(session: orm.Session, image_ids: Sequence[str]) -> list[int]:
     Raises:
         NotFound: none of them is there any more.
     """
+    # The album first, as uploads do: they would wait for each other else.
+    album = sa.select(Image.album_id).where(Image.id.in_(image_ids))
+    session.execute(sa.select(Album.id).where(Album.id.in_(album)).with_for_update())
     theirs = sa.select(StoredObject.id, Image.id).join(Image, Image.object_id == StoredObject.id)
     held = theirs.where(Image.id.in_(image_ids)).order_by(StoredObject.id, Image.id)
     session.execute(held.with_for_update())

@@ -20,7 +20,7 @@ from sqlalchemy import orm
 
 from imageapi import imaging, metrics
 from imageapi.catalog import library, now_ms, originals, renditions
-from imageapi.errors import AlbumFull, NotFound, StorageError
+from imageapi.errors import AlbumFull, Conflict, NotFound, StorageError
 from imageapi.extensions import Row, read, transaction
 from imageapi.geometry import Edit
 from imageapi.models import IMAGES, Album, Image, StoredObject
@@ -133,6 +133,7 @@ def add(
         UnsupportedFormat, UndecodablePicture: the bytes are no picture that is accepted.
         AlbumFull: the album would hold more than it may; nothing is left behind.
         NotFound: the album was deleted meanwhile.
+        Conflict: the image of the same bytes was deleted meanwhile; nothing is left behind.
         StorageError: nothing is left behind.
     """
     made, new = _add(album, staged, upload, confirm, adopted)
@@ -145,10 +146,8 @@ def _add(
 ) -> tuple[str, bool]:
     if known := find(album.id, staged.sha256):
         return known, False
+    _demand_room_now(album.id, staged.length)
     shelf = library()
-    if shelf.settings.album_max_images or shelf.settings.album_max_bytes:
-        for held in read(_HELD, album_id=album.id):  # before the work; what counts is the write
-            _demand_room(held, images=1, size=staged.length)
     probe, rendered = imaging.take_in(staged.path, shelf.renditions, shelf.limits)
     staged = dataclasses.replace(staged, format=probe.format, size=probe.size)
     storage = shelf.storages[album.storage]
@@ -173,12 +172,16 @@ def _add(
             connection.execute(_NEW_IMAGE, {**of, **image})
             confirm(session, image_id)
             written = True
-    except (sa.exc.IntegrityError, AlbumFull):
+    except (sa.exc.IntegrityError, AlbumFull) as error:
         # The same bytes may have come first, and taken the last place.
         _undo(storage, shown, adopted)
         if winner := find(album.id, staged.sha256):
             return winner, False
-        raise
+        if isinstance(error, AlbumFull):
+            raise
+        raise Conflict(
+            "The same picture came first, and was deleted; nothing was stored."
+        ) from error
     except BaseException:
         # A commit that failed may have been kept: its answer was lost, or we were interrupted.
         if not written:
@@ -216,6 +219,14 @@ def room(album: Row) -> int:
         return settings.max_upload_bytes
     left: int = settings.album_max_bytes - album.bytes
     return max(0, min(settings.max_upload_bytes, left))
+
+
+def _demand_room_now(album_id: int, size: int) -> None:
+    """Before the work; what counts is the write."""
+    settings = library().settings
+    if settings.album_max_images or settings.album_max_bytes:
+        for held in read(_HELD, album_id=album_id):
+            _demand_room(held, images=1, size=size)
 
 
 def _demand_room(held: Any, images: int, size: int) -> None:
