@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import time
 import unicodedata
 from collections.abc import Collection, Sequence
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import orm
@@ -247,21 +247,32 @@ def _reserve(session: orm.Session, album: Row) -> None:
 
 
 @work.kind("empty_album")
-def _empty(payload: dict[str, Any]) -> None:
-    """Remove the images of a deleted album, a batch a transaction, then its row."""
+def _empty(payload: work.Payload) -> work.Payload | None:
+    """Remove the images of a deleted album, a batch a transaction, then its row; for a slice of time."""
     album_id = payload["album"]
+    end = time.monotonic() + work.SLICE
     while rows := read(_IMAGES, album_id=album_id):
-        with transaction() as session:
-            todo = edits.remove(session, [row.id for row in rows])
-        for number in todo:
+        for number in _removed(rows):
             work.run(number)
+        if time.monotonic() > end:
+            return payload
     with transaction() as session:
         if session.scalar(_DELETED, {"album_id": album_id}) is None:
-            return
+            return None
         for model in (Tag, Share, AlbumViews, StoredObject):
             session.execute(sa.delete(model).where(model.album_id == album_id))
         _forget_revocation(session, album_id)
         session.execute(sa.delete(Album).where(Album.id == album_id))
+    return None
+
+
+def _removed(rows: Sequence[Row]) -> list[int]:
+    """Remove these images; the work that is left of them."""
+    try:
+        with transaction() as session:
+            return edits.remove(session, [row.id for row in rows])
+    except NotFound:
+        return []  # by another process, which took this up when our lease was over
 
 
 def _forget_revocation(session: orm.Session, album_id: int) -> None:

@@ -1,11 +1,15 @@
 """The rules of album ids, and what is made, found and listed by them."""
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imageapi.catalog import albums
+from imageapi import models
+from imageapi.catalog import albums, edits, work
 from imageapi.errors import Conflict, InvalidFields, StorageUnavailable
+from imageapi.extensions import read, transaction
+from tests.conftest import jpeg, part
 
 FINE = [
     "a",
@@ -124,3 +128,48 @@ def test_storages_in_use_are_those_that_rows_name(app, album):
     album("a", storage="attic")
     with app.app_context():
         assert albums.storages_in_use() == {"attic"}
+
+
+class TestEmptying:
+    @pytest.fixture
+    def deleted(self, app, client, album, token, monkeypatch):
+        """The number of the work that an album of three images left; it is not done yet."""
+        number, anna = album(), token(user_id="anna")
+        for seed in range(3):
+            data = {"file": part(jpeg(seed=seed))}
+            client.post("/api/v1/albums/holidays/images", data=data, headers=anna)
+        monkeypatch.setattr(albums.background, "soon", lambda *_numbers, **_options: None)
+        with app.app_context():
+            albums.delete(albums.get(number))
+            [row] = read(sa.select(models.Work.id).where(models.Work.kind == "empty_album"))
+            yield row.id
+
+    def left(self):
+        count = sa.func.count()
+        kinds = (models.Image, models.StoredObject, models.Album)
+        return [read(sa.select(count).select_from(kind))[0][0] for kind in kinds]
+
+    def test_what_another_process_has_just_removed_is_no_end(self, deleted, monkeypatch):
+        """Its lease was over: had this been taken for the end, a death of the other were for ever."""
+        monkeypatch.setattr(albums, "_IMAGES", albums._IMAGES.limit(1))
+
+        def overtaken(*arguments, **parameters):
+            rows = read(*arguments, **parameters)
+            monkeypatch.setattr(albums, "read", read)
+            with transaction() as session:
+                edits.remove(session, [row.id for row in rows])
+            return rows
+
+        monkeypatch.setattr(albums, "read", overtaken)
+        assert work.run(deleted)
+        assert self.left() == [0, 0, 0]
+
+    def test_it_is_done_a_slice_at_a_time(self, deleted, monkeypatch):
+        monkeypatch.setattr(work, "SLICE", -1.0)
+        monkeypatch.setattr(albums, "_IMAGES", albums._IMAGES.limit(1))
+        for images in (2, 1, 0):
+            assert work.run(deleted)
+            assert self.left() == [images, images, 1]
+        assert work.run(deleted)
+        assert self.left() == [0, 0, 0]
+        assert read(sa.select(models.Work.id).where(models.Work.kind == "empty_album")) == []
