@@ -138,9 +138,11 @@ def _survivors(unsafe: Sequence[Write], choice: random.Random) -> Iterator[Write
         return
     share = choice.random()
     for write in unsafe:
-        for start in range(0, len(write.data), SECTOR):
+        # The superblock is there once on a disk this small: torn, no boot would find a file system.
+        piece = mounts.BLOCK if write.offset < mounts.BLOCK else SECTOR
+        for start in range(0, len(write.data), piece):
             if choice.random() < share:
-                yield Write(write.offset + start, write.data[start : start + SECTOR])
+                yield Write(write.offset + start, write.data[start : start + piece])
 
 
 def record(
