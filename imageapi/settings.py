@@ -144,11 +144,12 @@ def _public_url(url: str) -> str:
 
 def _database_url(url: str) -> str:
     try:
-        sa.make_url(url).get_dialect().import_dbapi()
-    except sa.exc.ArgumentError as error:
-        raise ValidationError("is not an SQLAlchemy URL.") from error
-    except (sa.exc.NoSuchModuleError, ImportError) as error:
-        raise ValidationError("names a database whose driver is not installed.") from error
+        sa.create_engine(url)
+    except (sa.exc.NoSuchModuleError, ImportError):
+        raise ValidationError("names a database whose driver is not installed.") from None
+    except (sa.exc.ArgumentError, ValueError):
+        # The message would show a part of the URL, maybe of its password.
+        raise ValidationError("is not an SQLAlchemy URL.") from None
     return url
 
 

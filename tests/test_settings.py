@@ -4,6 +4,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
@@ -189,6 +190,32 @@ def test_what_is_a_redis_is_taken(environment, name, url):
     assert getattr(settings.load(), name.lower()) == url
 
 
+NO_URLS = [
+    "w0rd-s3cret",
+    "postgresql+psycopg://user:p@ss:w0rd-s3cret@db.example/images",
+    "postgresql+psycopg://user:w0rd-s3cret/images",
+    "postgresql+psycopg://user:w0rd-s3cret@[::1/images",
+    "postgresql+psycopg://user:w0rd-s3cret@db.example/images?port=many",
+    "sqlite:////srv/w0rd-s3cret?timeout=long",
+]
+
+
+@pytest.mark.parametrize("url", NO_URLS)
+def test_what_is_no_database_url_is_not_shown(environment, url):
+    environment(DATABASE_URL=url)
+    with pytest.raises(SettingsError) as refusal:
+        settings.load()
+    assert refusal.value.faults == ("IMAGEAPI_DATABASE_URL is not an SQLAlchemy URL.",)
+    assert "w0rd-s3cret" not in "".join(traceback.format_exception(refusal.value))
+
+
+@pytest.mark.parametrize("url", ["oracle17://u:w0rd-s3cret@h/d", "sqlite+pysqlcipher:////srv/x"])
+def test_a_database_without_its_driver_is_told(environment, url):
+    environment(DATABASE_URL=url)
+    (fault,) = faults()
+    assert fault == "IMAGEAPI_DATABASE_URL names a database whose driver is not installed."
+
+
 def test_no_secret_is_in_a_repr():
     loaded = Settings(secret_keys=(SECRET,), database_url="postgresql://u:hunter2@db/images")
     assert SECRET not in repr(loaded)
@@ -283,3 +310,30 @@ def test_a_redis_that_is_none_stops_the_start_and_is_not_shown(refused):
     )
     assert names == ["IMAGEAPI_REDIS_URL", "IMAGEAPI_BROKER_URL"]
     assert "hunter2" not in said.lower()
+
+
+    done = subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=REPOSITORY,
+        env={
+            "PATH": os.defpath,
+            "HOME": str(tmp_path),
+            "IMAGEAPI_INSTANCE": str(tmp_path),
+            "IMAGEAPI_SECRET_KEYS": secret,
+            "IMAGEAPI_URL_WINDOW": "never",
+            "IMAGEAPI_DATABASE_URL": "postgresql+psycopg://user:p@ss:w0rd-s3cret@db.example/images",
+        },
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode == 4
+    sentences = [line.split()[0] for line in said.splitlines() if line.startswith("IMAGEAPI_")]
+    names = ["SECRET_KEYS", "DATABASE_URL", "URL_WINDOW"]
+    assert sentences == [f"IMAGEAPI_{name}" for name in names]
+    assert "Traceback" not in said
+    assert "Booting worker" not in said
+    assert secret not in said
+    assert "w0rd" not in said

@@ -15,8 +15,8 @@ commands = Commands("database", help="The database as a whole.")
 def _engine(_ctx: click.Context, _param: click.Parameter, value: str) -> sa.Engine:
     try:
         return sa.create_engine(value, hide_parameters=True)
-    except (sa.exc.ArgumentError, ImportError):
-        # The message would show the URL, with its password.
+    except (sa.exc.ArgumentError, ValueError, ImportError):
+        # The message would show the URL or a part of it, maybe of its password.
         raise click.BadParameter("is no SQLAlchemy URL of a database that is installed.") from None
 
 
