@@ -144,12 +144,19 @@ def _public_url(url: str) -> str:
 
 def _database_url(url: str) -> str:
     try:
-        sa.create_engine(url)
+        made = sa.create_engine(url).url
     except (sa.exc.NoSuchModuleError, ImportError):
         raise ValidationError("names a database whose driver is not installed.") from None
     except (sa.exc.ArgumentError, ValueError):
         # The message would show a part of the URL, maybe of its password.
         raise ValidationError("is not an SQLAlchemy URL.") from None
+    # Flask-SQLAlchemy looks for a relative path, and for a URI's, elsewhere than SQLAlchemy does: what
+    # one writes the other would not read. A database in memory is another for each connection.
+    absolute = Path(made.database or "").is_absolute() and "uri" not in made.query
+    if made.get_backend_name() == "sqlite" and not absolute:
+        raise ValidationError(
+            "must name an absolute path such as sqlite:////srv/imageapi/imageapi.sqlite"
+        )
     return url
 
 
@@ -261,7 +268,7 @@ class Settings:
         default=Path("instance"),
     )
     database_url: str = setting(
-        "Where the rows are, as an SQLAlchemy URL.",
+        "Where the rows are, as an SQLAlchemy URL; of SQLite, with an absolute path.",
         default="",
         shown="SQLite in `IMAGEAPI_INSTANCE`",
         check=_database_url,

@@ -190,6 +190,29 @@ def test_what_is_a_redis_is_taken(environment, name, url):
     assert getattr(settings.load(), name.lower()) == url
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite://",
+        "sqlite:///",
+        "sqlite:///:memory:",
+        "sqlite:///rel.db",
+        "sqlite+pysqlite:///./rel.db",
+        "sqlite:///file:/srv/imageapi/imageapi.sqlite?uri=true",
+        "sqlite:////srv/imageapi/imageapi.sqlite?uri=true",
+    ],
+)
+def test_sqlite_is_at_an_absolute_path(environment, url):
+    environment(DATABASE_URL=url)
+    wanted = "an absolute path such as sqlite:////srv/imageapi/imageapi.sqlite"
+    assert faults() == (f"IMAGEAPI_DATABASE_URL must name {wanted}",)
+
+
+def test_an_absolute_path_of_sqlite_is_read(environment):
+    environment(DATABASE_URL="sqlite:////srv/imageapi/imageapi.sqlite")
+    assert settings.load().database == "sqlite:////srv/imageapi/imageapi.sqlite"
+
+
 NO_URLS = [
     "w0rd-s3cret",
     "postgresql+psycopg://user:p@ss:w0rd-s3cret@db.example/images",
