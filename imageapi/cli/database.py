@@ -14,6 +14,7 @@ commands = Commands("database", help="The database as a whole.")
 
 def _engine(_ctx: click.Context, _param: click.Parameter, value: str) -> sa.Engine:
     try:
+        value.encode()  # else not even the audit line could hold it
         return sa.create_engine(value, hide_parameters=True)
     except (sa.exc.ArgumentError, ValueError, ImportError):
         # The message would show the URL or a part of it, maybe of its password.

@@ -113,6 +113,7 @@ def test_what_is_refused_changes_nothing(app, client, flask, album, elsewhere, t
         "://pass-7c1d",
         "postgresql+psycopg://anna:p@ss:pass-7c1d@h/d",
         "postgresql+psycopg://anna:pass-7c1d/d",
+        "postgresql+psycopg://anna:pass-7c1d\udcff@h/d",
     ],
 )
 def test_a_url_that_is_none_is_not_shown(flask, url):

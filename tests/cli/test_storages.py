@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from tests.cli.conftest import assert_told
 from tests.storages import s3_settings
 
 
@@ -86,3 +87,11 @@ def test_what_is_wrong_is_said_in_words(app, flask, s3_server, monkeypatch, vari
     assert lines["local"].startswith("usable")
     for secret in (given["IMAGEAPI_STORAGE_S3_SECRET_ACCESS_KEY"], "another-secret-of-it"):
         assert secret not in done.output
+
+
+@pytest.mark.parametrize("more", [(), ("--dry-run",), ("--background",)])
+@pytest.mark.parametrize("name", ["attic", "u\udcff"], ids=["attic", "no UTF-8"])
+def test_nothing_moves_to_a_storage_that_is_none(flask, album, name, more):
+    album()
+    done = flask("storages", "migrate", "--album", "holidays", "--to", name, *more)
+    assert_told(done, 1, f"There is no storage {name!r}.")
