@@ -7,6 +7,8 @@ command says its own example and exit codes; `docs/cli.md` is made from them.
 
 from __future__ import annotations
 
+from typing import Any
+
 from flask import Flask
 
 from imageapi.cli import (
@@ -20,6 +22,7 @@ from imageapi.cli import (
     upkeep,
     users,
 )
+from imageapi.cli.command import Migrations
 
 GROUPS = tuple(
     module.commands
@@ -39,7 +42,13 @@ GROUPS = tuple(
 
 
 def init_app(app: Flask) -> None:
-    """Add the commands to `app`."""
+    """Add the commands to `app`, which has those of Flask-Migrate."""
+    theirs: Any = app.cli.commands["db"]
+    app.cli.add_command(
+        Migrations(
+            "db", theirs.commands, params=theirs.params, callback=theirs.callback, help=theirs.help
+        )
+    )
     for group in GROUPS:
         for command in [group] if group.name else group.commands.values():
             app.cli.add_command(command)

@@ -127,6 +127,17 @@ class Commands(AppGroup):
     command_class = Command
 
 
+class Migrations(click.Group):
+    """Flask-Migrate's group, where a database that fails ends in one sentence as well."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command of the group."""
+        try:
+            return super().invoke(ctx)
+        except sa.exc.DBAPIError as error:
+            raise click.ClickException(_database_fault(error, migrating=True)) from error
+
+
 class Duration(click.ParamType[int]):
     """A time span such as 90s, 15m, 4h or 30d, in seconds; 0 where `zero` allows it."""
 
@@ -185,13 +196,14 @@ background_option = click.option(
 )
 
 
-def _database_fault(error: sa.exc.DBAPIError) -> str:
+def _database_fault(error: sa.exc.DBAPIError, *, migrating: bool = False) -> str:
+    reason = " ".join(str(error.orig).split())  # PostgreSQL's has several lines
     try:
         with db.engine.connect() as connection:
             present = MigrationContext.configure(connection).get_current_heads()
         wanted = ScriptDirectory(str(migrate.directory)).get_heads()
     except sa.exc.SQLAlchemyError:
-        return f"The database does not answer: {error.orig}"
-    if set(present) != set(wanted):
+        return f"The database does not answer: {reason}"
+    if set(present) != set(wanted) and not migrating:
         return "The database is not migrated: run `flask db upgrade`."
-    return f"The database refuses: {error.orig}"
+    return f"The database refuses: {reason}"
