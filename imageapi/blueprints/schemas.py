@@ -112,14 +112,21 @@ class Whole(fields.Integer):
         return super()._validated(value)
 
 
+class Pixels(Number):
+    """A number whose zero has no sign: SQLite does not keep it, PostgreSQL does."""
+
+    def _validated(self, value: Any) -> float:
+        return super()._validated(value) + 0.0
+
+
 class ImageEdit(marshmallow.Schema):
     """The edit of an image; a field that is not sent keeps its value."""
 
     rotation = Whole(validate=validate.OneOf(ROTATIONS))
-    crop_x = Number()
-    crop_y = Number()
-    crop_w = Number()
-    crop_h = Number()
+    crop_x = Pixels()
+    crop_y = Pixels()
+    crop_w = Pixels()
+    crop_h = Pixels()
 
 
 class AlbumFields(marshmallow.Schema):

@@ -71,6 +71,16 @@ def test_what_is_committed_is_answered_though_its_work_can_not_be_done_now(
     assert left["rotation"] == 90
 
 
+def test_a_zero_has_no_sign(anna, image):
+    path = f"/images/{image['public_id']}"
+    edited = anna.put(path, data={"crop_x": "-0.0", "crop_y": "-1e-999", "crop_w": 9, "crop_h": 9})
+    zeros = '"crop_x":0.0,"crop_y":0.0,"crop_w":9.0,"crop_h":9.0,'
+    assert zeros in edited.text
+    assert zeros in anna.get(path).text
+    edited = anna.put(path, json={"crop_w": -0.0, "crop_h": -0.0})
+    assert '"crop_w":0.0,"crop_h":0.0,' in edited.text
+
+
 @everywhere
 def test_fields_that_are_not_sent_keep_their_values(anna, image):
     path = f"/images/{image['public_id']}"
