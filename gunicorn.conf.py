@@ -135,7 +135,7 @@ graceful_timeout = 30
 limit_request_field_size = 16384
 # A control socket in the home folder would be shared by all hosts of one user.
 control_socket_disable = True
-# A body is read 256 KiB at a time (blueprints/uploads.py); what gunicorn receives beyond, up to 1 MiB,
+# A body is read 256 KiB at a time (blueprints/raw.py); what gunicorn receives beyond, up to 1 MiB,
 # it would copy again at each of these reads, and hold five times.
 SocketUnreader.max_body_chunk = 256 * 1024
 

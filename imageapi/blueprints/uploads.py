@@ -12,28 +12,26 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import Any
 
 import multipart
 from flask import Request
 from werkzeug.datastructures import Headers
 from werkzeug.http import parse_options_header
 
+from imageapi.blueprints import raw
 from imageapi.errors import (
     BadRequest,
     DigestMismatch,
     FieldFault,
     IncompleteBody,
     InvalidFields,
-    LengthRequired,
     PayloadTooLarge,
     UnsupportedFormat,
 )
 
-PIECE = 256 * 1024
-"""Bytes read at a time."""
 OVERHEAD = 64 * 1024
 """The most bytes of a body that are not the file: boundaries, part headers, fields."""
 MAX_PARTS = 16
@@ -121,40 +119,15 @@ def _events(request: Request, limit: int, digests: _Digests) -> Iterator[Any]:
     kind, options = parse_options_header(request.content_type)
     if kind != "multipart/form-data" or not options.get("boundary"):
         raise UnsupportedFormat("The body must be multipart/form-data with one file.")
-    # Some servers give an empty length for none, which Werkzeug takes for 0.
-    length = request.content_length if request.environ.get("CONTENT_LENGTH") else None
-    if length is not None and length > limit + OVERHEAD:
+    if (raw.length(request) or 0) > limit + OVERHEAD:
         raise PayloadTooLarge(f"The file is larger than {limit} bytes.")
     parser = multipart.PushMultipartParser(options["boundary"], max_segment_count=MAX_PARTS)
-    for piece in _pieces(request.environ, length, limit + OVERHEAD):
+    for piece in raw.pieces(request, limit + OVERHEAD):
         digests.body(piece)
         # What follows the last boundary is read, so that the length is known to be true.
         if not parser.closed:
             yield from parser.parse(piece)
     parser.close()
-
-
-def _pieces(environ: Mapping[str, Any], length: int | None, most: int) -> Iterator[bytes]:
-    if length is None and not environ.get("wsgi.input_terminated"):
-        raise LengthRequired
-    source: IO[bytes] = environ["wsgi.input"]
-    left = most + 1 if length is None else length
-    while left > 0 and (piece := _read(source, min(PIECE, left))):
-        left -= len(piece)
-        yield piece
-    if length is None and left <= 0:
-        raise PayloadTooLarge(f"The body is larger than {most} bytes.")
-    if length is not None and left > 0:
-        raise IncompleteBody
-
-
-def _read(source: IO[bytes], size: int) -> bytes:
-    try:
-        return source.read(size)
-    except Exception as error:
-        # A server's word for a connection that is gone, or a chunked body that is malformed or ends
-        # early; gunicorn has an OSError for some of these, errors of its own for others.
-        raise IncompleteBody from error
 
 
 def _parts(events: Iterator[Any]) -> Iterator[tuple[multipart.MultipartSegment, Iterator[bytes]]]:
