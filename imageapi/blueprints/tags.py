@@ -53,5 +53,6 @@ def put_on(tag_id: uuid.UUID) -> Response:
 def take_off(tag_image_id: uuid.UUID) -> Response:
     """Take a tag off an image."""
     row = guard.tag_image(tag_image_id)
+    bodies.ignore(request)
     tags.take_off(row.id, guard.confirming(row.album_id))
     return responses.empty()

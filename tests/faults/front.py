@@ -98,11 +98,11 @@ class Front:
                 answer += piece
         return answer
 
-    def head(self, *lines: str) -> bytes:
-        """A request's head for `raw`."""
-        start = [f"POST {PATH} HTTP/1.1", f"Host: {HOST}", f"Content-Type: {FORM}"]
+    def head(self, *lines: str, start: str = f"POST {PATH}", kind: str = FORM) -> bytes:
+        """A request's head for `raw`: an upload's, unless told what it starts with."""
+        first = [f"{start} HTTP/1.1", f"Host: {HOST}", f"Content-Type: {kind}"]
         token = f"Authorization: {self.headers['Authorization']}"
-        return "\r\n".join([*start, token, *lines, "", ""]).encode()
+        return "\r\n".join([*first, token, *lines, "", ""]).encode()
 
     @property
     def root(self) -> Path:

@@ -97,7 +97,8 @@ TOKEN: Errors = (Unauthorized, AccessDenied, TooManyRequests, DatabaseUnavailabl
 """The errors of every route that needs a token."""
 ANY: Errors = (ImageAPIError,)
 """The errors of every other route."""
-_BODY: Errors = (BadRequest, PayloadTooLarge, UnsupportedFormat, InvalidFields)
+_WHOLE: Errors = (IncompleteBody, LengthRequired, PayloadTooLarge)
+_BODY: Errors = (BadRequest, *_WHOLE, UnsupportedFormat, InvalidFields)
 _ONCE: Errors = (InvalidFields, IdempotencyMismatch, Conflict)
 _STORAGE: Errors = (StorageDenied, StorageUnavailable, StorageCorrupt, StorageError)
 _IMAGE_TYPES = tuple(originals.TYPES.values())
@@ -134,7 +135,7 @@ OPERATIONS: Mapping[str, Operation] = {
         headers=("If-Match",),
         refuses=(NotFound, Conflict, PreconditionFailed, *_BODY),
     ),
-    "images.delete": Operation(_GONE, refuses=(NotFound,)),
+    "images.delete": Operation(_GONE, refuses=(NotFound, *_WHOLE)),
     "images.duplicate": Operation(
         {201: _image("The new image.", "ETag", "Location")},
         headers=("Idempotency-Key",),
@@ -224,15 +225,7 @@ OPERATIONS: Mapping[str, Operation] = {
         example={"accuracy": 36, "latitude": 48.861934, "longitude": 2.348967},
         headers=("Idempotency-Key", "Content-Digest", "Repr-Digest"),
         refuses=(
-            *(
-                NotFound,
-                AlbumFull,
-                IncompleteBody,
-                LengthRequired,
-                UndecodablePicture,
-                DigestMismatch,
-                Busy,
-            ),
+            *(NotFound, AlbumFull, UndecodablePicture, DigestMismatch, Busy),
             *(*_BODY, *_ONCE, *_STORAGE, StorageFull),
         ),
     ),
@@ -254,7 +247,7 @@ OPERATIONS: Mapping[str, Operation] = {
         example={"image_ids": [answers.UUID]},
         refuses=(NotFound, *_BODY),
     ),
-    "tags.take_off": Operation(_GONE, refuses=(NotFound,)),
+    "tags.take_off": Operation(_GONE, refuses=(NotFound, *_WHOLE)),
     "shares.create": Operation(
         {201: Said("The share, with its token.", answers.NewShare)},
         text="The abilities are at most one's own, and never `image_share`.",
@@ -270,7 +263,7 @@ OPERATIONS: Mapping[str, Operation] = {
         {200: _many("The shares.", answers.Share)},
         text="An album out of reach has none.",
     ),
-    "shares.delete": Operation(_GONE, refuses=(NotFound,)),
+    "shares.delete": Operation(_GONE, refuses=(NotFound, *_WHOLE)),
     "files.rendition": Operation(
         {200: Said("The rendition, or the blank picture.", kinds=("image/jpeg", "image/png"))},
         text=(
