@@ -295,7 +295,7 @@ def _json_object(segment: str) -> dict[str, Any]:
         raise TokenFault("a text in it has a NUL")
     if base64.urlsafe_b64encode(raw).rstrip(b"=").decode() != segment:
         raise TokenFault("a segment is not in canonical base64url")
-    if not isinstance(value, dict) or _deeper(value, MAX_DEPTH):
+    if not isinstance(value, dict) or deeper(value, MAX_DEPTH):
         raise TokenFault(f"a segment is not a JSON object nested at most {MAX_DEPTH} deep")
     return value
 
@@ -318,10 +318,13 @@ def _finite(text: str) -> float:
     return value
 
 
-def _deeper(value: Any, levels: int) -> bool:
-    # Looks no further than it must: what json takes may be nested deeper than Python can follow.
+def deeper(value: Any, levels: int) -> bool:
+    """Whether JSON is nested deeper than so many levels.
+
+    Looks no further than it must: what json takes may be nested deeper than Python can follow.
+    """
     if isinstance(value, dict):
         value = list(value.values())
     if not isinstance(value, list):
         return False
-    return levels == 0 or any(_deeper(inner, levels - 1) for inner in value)
+    return levels == 0 or any(deeper(inner, levels - 1) for inner in value)

@@ -18,6 +18,7 @@ from typing import Any
 import multipart
 from flask import Request
 
+from imageapi.auth.tokens import deeper
 from imageapi.blueprints import raw
 from imageapi.errors import (
     BadRequest,
@@ -31,9 +32,12 @@ MAX_BODY = 1024 * 1024
 """The most bytes of a body that is no picture."""
 MAX_PAIRS = 10_000
 """The most fields of a form."""
+MAX_DEPTH = 16
+"""How deep JSON may be nested."""
 
 _NAME = re.compile(r"([^\[\]]+)(?:\[([^\[\]]*)\])?")
 _LATIN = dict.fromkeys(("iso-8859-1", "ISO-8859-1"), "latin-1")
+_TOO_DEEP = f"The JSON is nested more than {MAX_DEPTH} deep."
 _TOO_MANY = f"The form has more than {MAX_PAIRS} fields."
 
 
@@ -78,10 +82,14 @@ def _whole(request: Request) -> bytes:
 def _json(data: bytes) -> dict[str, Any]:
     try:
         value = json.loads(data, parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise BadRequest("The body is not JSON.") from error
+    except RecursionError as error:
+        raise BadRequest(_TOO_DEEP) from error
     if not isinstance(value, dict):
         raise BadRequest("The body must be a JSON object.")
+    if deeper(value, MAX_DEPTH):
+        raise BadRequest(_TOO_DEEP)
     return value
 
 

@@ -106,8 +106,7 @@ class Whole(fields.Integer):
     """A whole number, as JSON or as decimal text."""
 
     def _validated(self, value: Any) -> int:
-        text = str(value)
-        if isinstance(value, bool | float) or not text.removeprefix("-").isdecimal():
+        if type(value) not in (int, str) or not str(value).removeprefix("-").isdecimal():
             raise self.make_error("invalid", input=value)
         return super()._validated(value)
 

@@ -106,7 +106,7 @@ def test_no_route_takes_a_body_that_is_shorter_than_it_said(
         answer = send(
             method, path, body, kind, len(body) + 1, **{"wsgi.input_terminated": terminated}
         )
-        assert answer.status_code in (400, 415), (method, path, answer.text)
+        assert answer.status_code in (400, 415), (method, path, answer.data)
         uploads = path.endswith("/holidays/images") and kind is None  # nothing of it is read
         assert answer.json["code"] == ("unsupported_format" if uploads else "incomplete_body")
     assert rows(app) == before
@@ -123,7 +123,7 @@ def test_no_route_takes_a_body_whose_connection_is_gone(app, send, things):
     before = rows(app)
     for method, path in changing(app, things):
         answer = send(method, path, Gone(), JSON, 15)
-        assert answer.status_code == 400, (method, path, answer.text)
+        assert answer.status_code == 400, (method, path, answer.data)
     assert rows(app) == before
 
 
@@ -205,7 +205,7 @@ def test_a_malformed_form_is_none_at_all(app, send, things, case):
     for method, path in changing(app, things):
         if method != "DELETE" and not path.endswith("/holidays/images"):
             answer = send(method, path, body, kind)
-            assert answer.status_code == 400, (method, path, answer.text)
+            assert answer.status_code == 400, (method, path, answer.data)
             assert answer.json["code"] == "bad_request"
     assert rows(app) == before
 
@@ -266,6 +266,34 @@ def test_ten_thousand_fields_and_no_more(send):
         assert "10000 fields" in answer.json["detail"]
         answer = send("POST", "/albums", body(names[1:]).encode(), kind)
         assert len(answer.json["errors"]) == 10_000
+
+
+# JSON ---------------------------------------------------------------------------------------
+
+
+def nested(name, levels):
+    """A JSON object nested as deep, itself counted."""
+    return f'{{"{name}":{"[" * (levels - 1)}{"]" * (levels - 1)}}}'.encode()
+
+
+@pytest.mark.parametrize("levels", [17, 300, 979, 100_000])
+def test_json_is_nested_at_most_sixteen_deep(app, send, things, levels):
+    before = rows(app)
+    for method, path in changing(app, things):
+        if method != "DELETE" or path == "/albums/holidays":
+            assert send(method, path, nested("rotation", 16), JSON).status_code in (404, 422)
+            answer = send(method, path, nested("rotation", levels), JSON)
+            assert answer.status_code == 400, (method, path, answer.data)
+            assert "16" in answer.json["detail"]
+    assert rows(app) == before
+
+
+@pytest.mark.parametrize("value", ["[]", "{}", "null", "90.0", "true", '"90.0"', '"90x"', '""'])
+def test_a_whole_number_is_nothing_else(send, things, value):
+    body = f'{{"rotation":{value}}}'.encode()
+    answer = send("PUT", f"/images/{things['image_id']}", body, JSON)
+    assert answer.status_code == 422
+    assert [error["field"] for error in answer.json["errors"]] == ["rotation"]
 
 
 # through gunicorn ---------------------------------------------------------------------------
@@ -346,3 +374,19 @@ def test_through_gunicorn_malformed_chunks_change_nothing(served, image, method,
     assert answer.split(b" ")[1] == b"400", answer
     assert b"application/problem+json" in answer
     assert state(served, image) == before
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("PUT", "image"), ("POST", f"{API}/albums/holidays/images")]
+)
+def test_through_gunicorn_no_depth_of_json_is_a_fault_of_ours(served, image, method, path):
+    """Just below the depth that json itself takes, what looks at a value went too deep."""
+    url = served.app.url + (image if path == "image" else path)
+    statuses = set()
+    with requests.Session() as session:
+        for levels in range(900, 1001):
+            headers = {**served.headers, "Content-Type": JSON, "Idempotency-Key": f"k{levels}"}
+            data = nested("rotation", levels)
+            answer = session.request(method, url, data=data, headers=headers, timeout=30)
+            statuses.add(answer.status_code)
+    assert statuses == {400}
