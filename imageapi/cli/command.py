@@ -84,6 +84,8 @@ class Command(click.Command):
             raise click.ClickException(str(error)) from error
         except sa.exc.DBAPIError as error:
             raise click.ClickException(_database_fault(error)) from error
+        except sa.exc.TimeoutError as error:  # of one that was silent a moment ago
+            raise click.ClickException("The database does not answer.") from error
 
 
 def about(**facts: Any) -> None:
