@@ -319,6 +319,16 @@ def confirming_owner(album_id: int) -> Callable[[orm.Session, str], None]:
     return lambda session, _made: demand_owner(confirm(album_id, session))
 
 
+def confirming_rename(album_id: int) -> Callable[[orm.Session, str], None]:
+    """As `confirming`, with the new id: AccessDenied where the token would gain by it."""
+
+    def ask(session: orm.Session, public_id: str) -> None:
+        if not policy.gains_nothing(g.token, _facts(confirm(album_id, session)), public_id):
+            raise AccessDenied
+
+    return ask
+
+
 def confirm(album_id: int, session: orm.Session) -> Row:
     """Decide about an album again, inside the transaction that is about to write to it.
 

@@ -60,7 +60,7 @@ def update(album_id: str) -> Response:
     album = guard.album(album_id)
     public_id = schemas.album_id(bodies.fields(request))
     if public_id is not None:
-        albums.rename(album, public_id, guard.confirming(album.id))
+        albums.rename(album, public_id, guard.confirming_rename(album.id))
         guard.renamed(album.public_id, public_id)
         reports.about(renamed=public_id)
     return _answer(albums.get(album.id))

@@ -171,6 +171,8 @@ def rename(album: Row, public_id: str, confirm: Confirm = agreed) -> None:
 
     Args:
         album: of `models.ALBUMS`.
+        public_id: see `check_id`.
+        confirm: asked inside the write, with the new id; may raise to refuse.
     Raises:
         InvalidFields, Conflict: as `create`.
         NotFound: the album was deleted or renamed meanwhile.

@@ -8,8 +8,10 @@ import pytest
 import sqlalchemy as sa
 
 from imageapi import models
+from imageapi.auth.policy import OWNER_ABILITIES, Ability
 from imageapi.extensions import read
-from tests.conftest import jpeg
+from tests.api.conftest import Api
+from tests.conftest import bearing, jpeg
 from tests.storages import everywhere
 
 
@@ -65,6 +67,53 @@ def test_a_rename_is_at_once_and_the_old_id_is_kept_for_its_owner(anna, api):
     assert (taken.status_code, taken.json["code"]) == (409, "conflict")
     assert anna.post("/albums", json={"album": {"public_id": "holidays"}}).status_code == 200
     assert bert.post("/albums", json={"album": {"public_id": "holidays"}}).status_code == 409
+
+
+def entries(**abilities):
+    return {name: {"Access": dict.fromkeys(may, True)} for name, may in abilities.items()}
+
+
+def assert_denied(response):
+    assert (response.status_code, response.json["code"]) == (403, "access_denied"), response.text
+
+
+def test_a_rename_brings_no_other_entry_of_the_token_to_bear(anna, api):
+    bert = api(user_id="bert", abilities=entries(holidays=["rename"], berts=["stats", "rename"]))
+    assert_denied(bert.get("/albums/holidays/stats"))
+    assert_denied(bert.put("/albums/holidays", json={"album": {"public_id": "berts"}}))
+    assert bert.get("/albums/berts/stats").status_code == 404
+    assert anna.get("/albums/holidays").status_code == 200
+    # Its own id is none, though there is an entry for it; any other is.
+    for name in ("holidays", "elsewhere"):
+        renamed = bert.put("/albums/holidays", json={"album": {"public_id": name}})
+        assert renamed.status_code == 200, renamed.text
+    assert bert.get("/albums/elsewhere").status_code == 404
+
+
+def test_a_rename_frees_no_owner_of_what_the_entry_withholds(anna, api):
+    every = sorted(OWNER_ABILITIES)
+    hidden = {"holidays": {**entries(holidays=every)["holidays"], "hide_location": True}}
+    for abilities in (entries(holidays=["rename"]), entries(holidays=every[1:]), hidden):
+        abilities["holidays"]["Access"]["rename"] = True
+        held = api(user_id="anna", abilities=abilities)
+        assert_denied(held.put("/albums/holidays", json={"album": {"public_id": "b"}}))
+        same = held.put("/albums/holidays", json={"album": {"public_id": "holidays"}})
+        assert same.status_code == 200
+    assert anna.get("/albums/holidays").status_code == 200
+    full = api(user_id="anna", abilities=entries(holidays=every))
+    assert full.put("/albums/holidays", json={"album": {"public_id": "b"}}).status_code == 200
+    assert full.get("/albums/b").status_code == 200
+
+
+def test_a_share_renames_its_album_and_back(anna, api):
+    maker = api(user_id="anna", abilities=entries(holidays=[*Ability]))
+    shared = {"abilities": ["rename", "see"], "expires_in": 60}
+    made = maker.post("/albums/holidays/shares", json=shared).json
+    share = Api(anna.client, bearing(made["token"]))
+    for old, new in (("holidays", "b"), ("b", "holidays")):
+        renamed = share.put(f"/albums/{old}", json={"album": {"public_id": new}})
+        assert renamed.status_code == 200, renamed.text
+    assert_denied(share.get("/albums/holidays/stats"))
 
 
 @everywhere
