@@ -115,7 +115,7 @@ class LengthRequired(ImageAPIError):
 
 
 class PreconditionFailed(ImageAPIError):
-    """`If-Match` names a revision that is no longer the current one."""
+    """`If-Match` names a revision that is no longer the current one, or none at all."""
 
     code, status, title = "precondition_failed", 412, "Precondition Failed"
     detail = "The image has another revision by now."

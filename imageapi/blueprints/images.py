@@ -53,10 +53,13 @@ def update(image_id: uuid.UUID) -> Response:
 
 @blueprint.delete("/images/<uuid:image_id>")
 def delete(image_id: uuid.UUID) -> Response:
-    """Delete an image, and its bytes after it."""
+    """Delete an image, and its bytes after it; `If-Match` names the revision."""
     row = guard.image(image_id)
     bodies.ignore(request)
-    edits.delete(row, guard.confirming(row.album_id))
+    _check_revision(row)
+    # With "*", or without the header, any will do; with tags, it is the one just found among them.
+    named = row.revision if request.if_match.as_set() else None
+    edits.delete(row, guard.confirming(row.album_id), named)
     return responses.empty()
 
 
@@ -101,5 +104,5 @@ def _demand(row: Row, values: dict[str, float]) -> None:
 
 
 def _check_revision(row: Row) -> None:
-    if request.if_match and not request.if_match.contains(str(row.revision)):
+    if not responses.matches(str(row.revision)):
         raise PreconditionFailed

@@ -42,7 +42,7 @@ def answer(row: Row) -> Response:
         RangeNotSatisfiable: the one range asked for begins after the end.
         StorageError: the bytes can not be had.
     """
-    if request.if_match and not request.if_match.contains(row.md5):
+    if not responses.matches(row.md5):
         raise PreconditionFailed("The original has another ETag.")
     if request.if_none_match.contains_weak(row.md5):
         return responses.not_modified([("ETag", f'"{row.md5}"')])

@@ -86,6 +86,14 @@ def not_modified(headers: Pairs) -> Response:
     return response
 
 
+def matches(tag: str) -> bool:
+    """Whether `If-Match`, where it is sent, names this tag; one that is malformed names none.
+
+    Source: RFC 9110 §13.1.1.
+    """
+    return not request.headers.get("If-Match", "").strip() or request.if_match.contains(tag)
+
+
 class _Answer(Response):
     """A response whose headers are complete: werkzeug need not copy and correct them."""
 

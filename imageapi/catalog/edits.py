@@ -14,7 +14,7 @@ from sqlalchemy import orm
 
 from imageapi.catalog import background, library, now_ms, renditions, work
 from imageapi.catalog.images import Confirm, agreed, count
-from imageapi.errors import FieldFault, InvalidFields, NotFound
+from imageapi.errors import FieldFault, InvalidFields, NotFound, PreconditionFailed
 from imageapi.extensions import Row, transaction
 from imageapi.geometry import Crop, CropFault, Edit, Size, effective_size
 from imageapi.models import (
@@ -116,12 +116,28 @@ def duplicate(row: Row, confirm: Confirm = agreed) -> str:
     return image_id
 
 
-def delete(row: Row, confirm: Confirm = agreed) -> None:
-    """Delete an image: the row first, then its bytes, if no other image is on them."""
+def delete(row: Row, confirm: Confirm = agreed, revision: int | None = None) -> None:
+    """Delete an image: the row first, then its bytes, if no other image is on them.
+
+    Raises:
+        NotFound: it is gone.
+        PreconditionFailed: it is at another revision than `revision`.
+    """
     with transaction() as session:
         confirm(session, row.id)
+        if revision is not None:
+            _demand_revision(session, row.id, revision)
         todo = remove(session, [row.id])
     background.soon(*todo)
+
+
+def _demand_revision(session: orm.Session, image_id: str, revision: int) -> None:
+    # Held as `remove` holds them, the object first: no edit comes between this look and the end.
+    theirs = sa.select(StoredObject.id, Image.revision)
+    held = theirs.join(Image, Image.object_id == StoredObject.id).where(Image.id == image_id)
+    found = session.execute(held.with_for_update()).one_or_none()
+    if found is not None and found.revision != revision:
+        raise PreconditionFailed
 
 
 def remove(session: orm.Session, image_ids: Sequence[str]) -> list[int]:

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from PIL import Image as Pillow
 
 from imageapi import geometry, models
-from imageapi.catalog import work
+from imageapi.catalog import edits, work
 from imageapi.extensions import read
 from tests.conftest import jpeg
 from tests.storages import everywhere
@@ -152,6 +152,45 @@ def test_if_match_names_the_revision(anna, image):
         response = anna.put(path, json={"rotation": 180}, headers={"If-Match": fresh})
         assert response.status_code == 200, fresh
         assert response.headers["ETag"] == f'"{revision}"'
+
+
+def test_a_delete_takes_only_the_revision_that_if_match_names(anna, image):
+    path = f"/images/{image['public_id']}"
+    anna.put(path, json={"rotation": 90})
+    for stale in ('"0"', 'W/"1"', '"99"', '"2", "3"', '"1'):
+        response = anna.delete(path, headers={"If-Match": stale})
+        assert (response.status_code, response.json["code"]) == (412, "precondition_failed"), stale
+    assert anna.get(path).status_code == 200
+    assert anna.delete(path, headers={"If-Match": '"9", "1"'}).status_code == 204
+    twin = anna.upload(data=jpeg(seed=1))
+    assert anna.delete(f"/images/{twin['public_id']}", headers={"If-Match": "*"}).status_code == 204
+    assert anna.delete(path, headers={"If-Match": "*"}).status_code == 404
+
+
+def test_an_edit_on_the_way_keeps_a_delete_from_what_it_does_not_name(anna, image, monkeypatch):
+    path, delete = f"/images/{image['public_id']}", edits.delete
+
+    def late(*arguments):
+        assert anna.put(path, json={"rotation": 90}).status_code == 200
+        return delete(*arguments)
+
+    monkeypatch.setattr(edits, "delete", late)
+    assert anna.delete(path, headers={"If-Match": '"0"'}).status_code == 412
+    assert anna.get(path).json["rotation"] == 90
+    assert anna.delete(path, headers={"If-Match": "*"}).status_code == 204
+
+
+@pytest.mark.parametrize("said", ['"0', ",", "x"])
+def test_an_if_match_that_names_nothing_is_not_met(anna, image, said):
+    path, headers = f"/images/{image['public_id']}", {"If-Match": said}
+    for response in (
+        anna.put(path, json={"rotation": 90}, headers=headers),
+        anna.delete(path, headers=headers),
+        anna.get(f"{path}/original", headers=headers),
+    ):
+        assert (response.status_code, response.json["code"]) == (412, "precondition_failed")
+    assert anna.get(path).headers["ETag"] == '"0"'
+    assert anna.put(path, json={"rotation": 90}, headers={"If-Match": " "}).status_code == 200
 
 
 def test_the_revision_counts_the_edits_of_32_threads(app, token, anna, image):

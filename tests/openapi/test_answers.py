@@ -177,6 +177,7 @@ def test_what_a_client_can_be_refused(tour, token):
         (404, "DELETE", f"{API}/shares/{NOTHING}", "not_found"),
         (404, "GET", "/docs/nothing.js", "not_found"),
         (412, "PUT", image, "precondition_failed", {"If-Match": '"7"'}),
+        (412, "DELETE", image, "precondition_failed", {"If-Match": '"7"'}),
         (412, "GET", f"{image}/original", "precondition_failed", {"If-Match": '"7"'}),
         (416, "GET", f"{image}/original", "range_not_satisfiable", {"Range": "bytes=999999-"}),
         (422, "GET", f"{images}?limit=0&nothing=1", "invalid_fields"),

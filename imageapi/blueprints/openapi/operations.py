@@ -135,7 +135,9 @@ OPERATIONS: Mapping[str, Operation] = {
         headers=("If-Match",),
         refuses=(NotFound, Conflict, PreconditionFailed, *_BODY),
     ),
-    "images.delete": Operation(_GONE, refuses=(NotFound, *_WHOLE)),
+    "images.delete": Operation(
+        _GONE, headers=("If-Match",), refuses=(NotFound, PreconditionFailed, *_WHOLE)
+    ),
     "images.duplicate": Operation(
         {201: _image("The new image.", "ETag", "Location")},
         headers=("Idempotency-Key",),

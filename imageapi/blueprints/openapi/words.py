@@ -71,7 +71,7 @@ _ETAG = r'^(W/)?"[!#-~]*"$'
 REQUEST_HEADERS: Mapping[str, tuple[str, str, Mapping[str, Any]]] = {
     "If-Match": (
         "If-Match",
-        "The `ETag` of the revision that is to be edited; another one by now: 412.",
+        "The `ETag` of the revision that is meant; another one by now: 412.",
         {"pattern": _ETAG, "examples": ['"3"']},
     ),
     "If-Match-Original": (
