@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
+import struct
+import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import sqlalchemy as sa
@@ -23,6 +27,7 @@ PROBLEM_TYPE = "application/problem+json"
 
 _DRAIN_BYTES = 128 * 1024 * 1024
 _DRAIN_SECONDS = 5
+_PATIENCE = (socket.SOL_SOCKET, socket.SO_RCVTIMEO)
 
 _BY_STATUS: dict[int, type[errors.ImageAPIError]] = {
     400: errors.BadRequest,
@@ -54,17 +59,48 @@ def _handle(error: Exception) -> Response:
 def _drain() -> None:
     """Read what is left of the body, within bounds.
 
-    A client that sends all of it before it reads would see a broken connection, not the answer.
+    A client that sends all of it before it reads would see a broken connection, not the answer. One
+    that withholds it is not waited for; what remains unread, or could not be read, gunicorn takes
+    for no other request: it closes the connection.
     """
-    if not request.environ.get("wsgi.input_terminated"):
+    environ = request.environ
+    if not (environ.get("CONTENT_LENGTH") or "HTTP_TRANSFER_ENCODING" in environ):
+        return
+    source = environ["wsgi.input"]
+    # gunicorn says when a read has failed: another would wait as long once more.
+    if not environ.get("wsgi.input_terminated") or getattr(source, "failed", False):
         return
     left, end = _DRAIN_BYTES, time.monotonic() + _DRAIN_SECONDS
-    with contextlib.suppress(Exception):  # broken bodies are what some of the answers are about
+    # Broken bodies are what some of the answers are about.
+    with contextlib.suppress(Exception), _impatient(environ.get("gunicorn.socket")):
         while left > 0 and time.monotonic() < end:
-            piece = request.environ["wsgi.input"].read(64 * 1024)
+            piece = source.read(64 * 1024)
             if not piece:
                 break
             left -= len(piece)
+
+
+@contextlib.contextmanager
+def _impatient(connection: socket.socket | None) -> Iterator[None]:
+    """Have reads from a connection fail after a second of silence; near the drain's end, at once.
+
+    One read of ours receives many times, so that a trickle would keep it for as long as it lasts.
+    """
+    if connection is None:
+        yield
+        return
+    before = connection.getsockopt(*_PATIENCE, struct.calcsize("ll"))
+    connection.setsockopt(*_PATIENCE, struct.pack("ll", 1, 0))
+    at_once = (*_PATIENCE, struct.pack("ll", 0, 1))
+    timer = threading.Timer(_DRAIN_SECONDS - 1, connection.setsockopt, at_once)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+        connection.setsockopt(*_PATIENCE, before)
 
 
 def _known(cause: Exception) -> errors.ImageAPIError:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import re
+import socket
+import threading
+import time
 
 import flask
 import pytest
@@ -18,6 +21,8 @@ from imageapi.blueprints import responses
 from imageapi.errors import StorageFull
 from tests.blueprints.conftest import FORM, IMAGES, form
 from tests.conftest import bearing, jpeg, sign
+from tests.servers import gunicorn
+from tests.servers.ports import HOST
 
 SOMEWHERE = "/api/v1/images/00000000-0000-4000-8000-000000000000"
 SAFETY = [
@@ -418,3 +423,113 @@ def test_an_answer_that_asked_the_guard_is_given(client, routes, token, album):
 def asked():
     guard.album("holidays")
     return responses.json('"asked"')
+
+
+# bodies that do not come --------------------------------------------------------------------
+
+
+class Broken:
+    """A body that could not be read, as gunicorn has it."""
+
+    failed = True
+
+    def __init__(self):
+        self.reads = 0
+
+    def read(self, _size=-1):
+        self.reads += 1
+        raise BlockingIOError
+
+
+def test_a_body_that_could_not_be_read_is_not_waited_for_again(client, album, token):
+    album()
+    for headers, path, most in (({}, "/api/v1/albums", 0), (token("holidays"), IMAGES, 1)):
+        body = Broken()
+        environ = {"wsgi.input": body, "wsgi.input_terminated": True, "CONTENT_LENGTH": "10"}
+        assert client.post(path, headers=headers, environ_overrides=environ).status_code >= 400
+        assert body.reads <= most
+
+
+@pytest.fixture(scope="module")
+def served():
+    with gunicorn.gunicorn({}, "--workers=1", "--threads=8") as app:
+        yield app
+
+
+@pytest.fixture
+def connection(served):
+    with socket.create_connection((HOST, served.port), timeout=20) as connection:
+        yield connection
+
+
+LENGTH, CHUNKED = b"Content-Length: 1000", b"Transfer-Encoding: chunked"
+
+
+def begin(connection, framing):
+    head = b"POST /api/v1/albums HTTP/1.1\r\nHost: x\r\n" + framing + b"\r\n\r\n"
+    connection.sendall(head)
+
+
+def answered(connection):
+    """The one answer that comes next, and the seconds that it took."""
+    began, answer = time.monotonic(), connection.makefile("rb")
+    status = int(answer.readline().split()[1])
+    length = 0
+    while (line := answer.readline()) != b"\r\n":
+        name, _, value = line.partition(b":")
+        length = int(value) if name.lower() == b"content-length" else length
+    answer.read(length)
+    return status, time.monotonic() - began
+
+
+def assert_ended(connection):
+    """What comes now is not taken for another request."""
+    try:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert connection.recv(1) == b""
+    except ConnectionError:
+        pass
+
+
+@pytest.mark.parametrize("framing", [LENGTH, CHUNKED])
+@pytest.mark.parametrize("sent", [b"", b"5\r\nhello\r\n"])
+def test_a_withheld_body_holds_no_answer_up(connection, framing, sent):
+    begin(connection, framing)
+    connection.sendall(sent)
+    status, seconds = answered(connection)
+    assert status == 401
+    assert seconds < 4
+    assert_ended(connection)
+
+
+def test_a_body_that_trickles_holds_no_answer_up_for_long(connection):
+    begin(connection, LENGTH)
+    over = threading.Event()
+
+    def trickle():
+        while not over.wait(0.3):
+            try:
+                connection.sendall(b"x")
+            except OSError:
+                return
+
+    thread = threading.Thread(target=trickle)
+    thread.start()
+    try:
+        status, seconds = answered(connection)
+    finally:
+        over.set()
+        thread.join()
+    assert status == 401
+    assert seconds < 9
+    assert_ended(connection)
+
+
+def test_a_body_that_comes_late_but_whole_leaves_the_connection_as_it_was(connection):
+    for _ in range(2):
+        begin(connection, LENGTH)
+        time.sleep(0.3)
+        connection.sendall(b"x" * 1000)
+        assert answered(connection)[0] == 401
+    connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert answered(connection)[0] == 200
