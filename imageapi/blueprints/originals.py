@@ -62,6 +62,9 @@ def _range(row: Row) -> tuple[int, int] | None:
         return None
     if request.headers.get("If-Range", f'"{row.md5}"') != f'"{row.md5}"':
         return None
+    first, end = asked.ranges[0]
+    if end is None and -first >= row.bytes:  # the last bytes, and more of them than there are
+        return 0, row.bytes
     found = asked.range_for_length(row.bytes)
     if found is None or found[0] >= found[1]:
         raise RangeNotSatisfiable(headers={"Content-Range": f"bytes */{row.bytes}"})
