@@ -90,6 +90,8 @@ def disposition(name: str, image_id: str, kind: str) -> str:
     base = "".join(kept).rpartition("/")[2].strip(" .") or image_id
     if base.rpartition(".")[2].lower() not in _EXTENSIONS.get(kind, (kind,)):
         base = f"{base}.{kind}"
-    plain = unicodedata.normalize("NFKD", base).encode("ascii", "ignore").decode()
-    plain = re.sub(r'["%;\\]', "_", plain)
-    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(base, safe='')}"
+    stem, _dot, extension = base.rpartition(".")
+    plain = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode()
+    # Only now: it makes slashes and dots of characters that look like them.
+    plain = re.sub(r'["%;\\/]', "_", plain).lstrip(" .") or image_id
+    return f"attachment; filename=\"{plain}.{extension}\"; filename*=UTF-8''{quote(base, safe='')}"

@@ -6,6 +6,7 @@ import base64
 import email.message
 import hashlib
 import io
+import re
 
 import pytest
 from hypothesis import given
@@ -27,7 +28,17 @@ NAMES = [
     "",
     ".",
     "a" * 255,
+    # What NFKD makes separators and dots of.
+    "\uff0e\uff0e\uff0fetc\uff0fpasswd.jpg",
+    "\u2100.jpg",
+    "\u2025\uff3cpasswd.jpg",
+    "日本.jpg",
+    "日本",
 ]
+PLAIN = re.compile(
+    r"""attachment; filename="([^ .%;\\/"][^%;\\/"]*\.[a-zA-Z]+)"; filename\*=UTF-8''\S+"""
+)
+"""A file name for those who know ASCII alone: of one folder, and not hidden."""
 
 
 @pytest.fixture
@@ -163,10 +174,13 @@ def test_a_file_name_harms_nobody(name):
     message["Content-Disposition"] = text
     shown = message.get_filename()
     assert message.get_content_disposition() == "attachment"
+    assert PLAIN.fullmatch(text), text
     assert shown.endswith((".jpg", ".jpeg"))
     assert "/" not in shown
     if name == "picture.jpg":
         assert shown == name
+    if name.startswith("日本"):
+        assert 'filename="5cf8c06d.jpg"' in text
     if name.startswith("é"):
         assert "filename*=UTF-8''%C3%A9%20%E2%80%93%20%F0%9F%98%80.jpg" in text
 
@@ -175,6 +189,7 @@ def test_a_file_name_harms_nobody(name):
 def test_any_file_name_makes_one_ascii_header(name, kind):
     text = originals.disposition(name, "5cf8c06d", kind)
     text.encode("ascii")
+    assert PLAIN.fullmatch(text), text
     assert text.isprintable()
     assert text.count('"') == 2
 
