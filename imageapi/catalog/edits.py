@@ -132,7 +132,8 @@ def delete(row: Row, confirm: Confirm = agreed, revision: int | None = None) -> 
 
 
 def _demand_revision(session: orm.Session, image_id: str, revision: int) -> None:
-    # Held as `remove` holds them, the object first: no edit comes between this look and the end.
+    # Held as `remove` holds them, in its order: no edit comes between this look and the end.
+    _hold_album(session, [image_id])
     theirs = sa.select(StoredObject.id, Image.revision)
     held = theirs.join(Image, Image.object_id == StoredObject.id).where(Image.id == image_id)
     found = session.execute(held.with_for_update()).one_or_none()
@@ -146,9 +147,7 @@ def remove(session: orm.Session, image_ids: Sequence[str]) -> list[int]:
     Raises:
         NotFound: none of them is there any more.
     """
-    # The album first, as uploads do: they would wait for each other else.
-    album = sa.select(Image.album_id).where(Image.id.in_(image_ids))
-    session.execute(sa.select(Album.id).where(Album.id.in_(album)).with_for_update())
+    _hold_album(session, image_ids)
     theirs = sa.select(StoredObject.id, Image.id).join(Image, Image.object_id == StoredObject.id)
     held = theirs.where(Image.id.in_(image_ids)).order_by(StoredObject.id, Image.id)
     session.execute(held.with_for_update())
@@ -166,6 +165,12 @@ def remove(session: orm.Session, image_ids: Sequence[str]) -> list[int]:
     fewer = {"images_count": Album.images_count - len(rows), "bytes": Album.bytes - size}
     session.execute(sa.update(Album).where(Album.id == rows[0].album_id).values(**fewer))
     return [*(_remove_bytes(session, row, freed) for row in rows), *copies]
+
+
+def _hold_album(session: orm.Session, image_ids: Sequence[str]) -> None:
+    # Before the objects, as uploads do: they would wait for each other else.
+    album = sa.select(Image.album_id).where(Image.id.in_(image_ids))
+    session.execute(sa.select(Album.id).where(Album.id.in_(album)).with_for_update())
 
 
 def _copies(session: orm.Session, objects: set[int]) -> list[int]:
