@@ -79,7 +79,8 @@ def check_size(width: int, height: int, frames: int, limits: Limits) -> None:
 _SOF = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
 _SOS, _EOI, _APP1 = 0xDA, 0xD9, 0xE1
-_IN_SCAN = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])")
+# No + after the first byte: a run of fill bytes that ends in 0 would be read anew from each of them.
+_IN_SCAN = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])")
 
 
 def jpeg(stream: BinaryIO, limits: Limits) -> Header:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import os
 import random
+import signal
 import struct
 import subprocess
 import sys
 import time
 import tracemalloc
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,22 @@ from tests.imaging.pictures import (
 LIMITS = Limits(max_pixels=1_000_000)
 
 
+@contextmanager
+def in_little_time(seconds: float = 5.0) -> Iterator[None]:
+    """Of the processor: far more than any refusal takes, far less than a decoder may have."""
+
+    def late(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGVTALRM, late)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
 @pytest.fixture
 def refused(tmp_path: Path) -> Callable[..., str]:
     """`refused(data, error)`: probed and refused by its headers alone; answers the message."""
@@ -51,7 +69,7 @@ def refused(tmp_path: Path) -> Callable[..., str]:
         path.write_bytes(data)
         tracemalloc.start()
         try:
-            with pytest.raises(error) as caught:
+            with in_little_time(), pytest.raises(error) as caught:
                 probe(path, LIMITS)
             assert tracemalloc.get_traced_memory()[1] < 8 << 20
         finally:
@@ -213,6 +231,11 @@ def test_hundreds_of_scans_are_refused_and_ten_are_not(tmp_path: Path, refused):
     end = data.index(b"\xff\xda", start + 2)
     many = data[:end] + data[start:end] * limits.MAX_SCANS + data[end:]
     assert f"limit is {limits.MAX_SCANS}" in refused(many)
+
+
+@pytest.mark.parametrize("start", [b"\xff\xd8", encoded("JPEG", progressive=True)[:-2]])
+def test_fill_bytes_before_no_marker_are_read_once(refused, start: bytes):
+    refused(start + b"\xff" * 200_000 + b"\0" + b"\xff\xda" * 100)
 
 
 BOMB = zlib.compress(b"\0" * (8 << 20))
