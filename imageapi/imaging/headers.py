@@ -291,9 +291,12 @@ _WIDTH, _LENGTH, _SUBFILE, _DNG = 0x100, 0x101, 0xFE, 0xC612
 def tiff(stream: BinaryIO, limits: Limits) -> Header:
     """Read the directories of a TIFF: a page each, of which the first is the picture."""
     try:
-        file = Tiff(stream)
+        return _pages(Tiff(stream), limits)
     except ValueError as error:
-        raise broken("its header is cut") from error
+        raise broken(str(error)) from error
+
+
+def _pages(file: Tiff, limits: Limits) -> Header:
     size, pixels, frames = None, 0, 0
     for page in file.chain(MAX_SEGMENTS):
         width, height = _first(file, page, _WIDTH), _first(file, page, _LENGTH)

@@ -17,6 +17,8 @@ MAX_VALUES = 64
 """Numbers of one EXIF value."""
 MAX_SEGMENTS = 8192
 """JPEG segments before the first scan, WebP chunks, ISO boxes, tags of a TIFF directory."""
+MAX_ENTRIES = 65_536
+"""Tags of all pages of a TIFF together: directories may lie on one another, so that bytes do not bound them."""
 MAX_CHUNKS = 50_000
 """PNG chunks; IDAT comes in pieces as small as the encoder's buffer."""
 MAX_SUB_BLOCKS = 400_000

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
-from imageapi.imaging.limits import MAX_SEGMENTS
+from imageapi.imaging.limits import MAX_ENTRIES, MAX_SEGMENTS
 
 ASCII, UNDEFINED, UTF8 = 2, 7, 129
 _RATIONALS = (5, 10)
@@ -49,18 +49,18 @@ class Tiff:
         stream: seekable; offset 0 is the header.
 
     Raises:
-        ValueError: it does not start with one.
+        ValueError: it does not start with one; for people, as the others here.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
+        self._stream, self._read = stream, 0
         header = self._at(0, 16)
         self.order = {b"II": "<", b"MM": ">"}.get(header[:2], "")
         if not self.order or len(header) < 8:
-            raise ValueError("no TIFF header")
+            raise ValueError("its header is cut")
         magic = self._unpack("H", header[2:4])[0]
         if magic not in (42, 43) or (magic == 43 and len(header) < 16):
-            raise ValueError("no TIFF header")
+            raise ValueError("its header is cut")
         self.big = magic == 43
         self.first: int = (
             self._unpack("Q", header[8:])[0] if self.big else self._unpack("I", header[4:8])[0]
@@ -90,7 +90,9 @@ class Tiff:
         step = struct.calcsize("=" + entry_form) + inline
         data = self._at(offset + head, min(count, MAX_SEGMENTS) * step + inline)
         entries: dict[int, Entry] = {}
-        for index in range(min(count, len(data) // step)):
+        whole = min(count, len(data) // step)
+        self._read += whole
+        for index in range(whole):
             place = index * step
             tag, kind, number = self._unpack(entry_form, data[place : place + step - inline])
             where = offset + head + place + step - inline
@@ -105,11 +107,17 @@ class Tiff:
         ) == inline else 0
 
     def chain(self, most: int) -> Iterator[dict[int, Entry]]:
-        """The directories one after the other, at most so many, none twice."""
+        """The directories one after the other, at most so many, none twice.
+
+        Raises:
+            ValueError: they have more than `MAX_ENTRIES` tags.
+        """
         offset, seen = self.first, set[int]()
         while offset and offset not in seen and len(seen) < most:
             seen.add(offset)
             entries, offset = self.directory(offset)
+            if self._read > MAX_ENTRIES:
+                raise ValueError(f"it has more than {MAX_ENTRIES} tags")
             yield entries
 
     def raw(self, entry: Entry, most: int) -> bytes:

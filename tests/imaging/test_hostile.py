@@ -336,6 +336,20 @@ def test_small_parts_without_end_are_refused(refused, start: bytes, unit: bytes,
     assert "more than" in refused(start + unit * count)
 
 
+def test_directories_that_share_their_tags_are_counted(refused):
+    """Each of 8192 pages has 8192 tags; all lie on one another in 230 kB."""
+    pages, tags = limits.MAX_SEGMENTS, limits.MAX_SEGMENTS
+    data = bytearray(8 + 16 * pages + 12 * tags)
+    first = b"\2\0" + struct.pack("<HHIIHHII", 256, 4, 1, 1, 257, 4, 1, 1) + struct.pack("<I", 8)
+    data[:8] = b"II*\0" + struct.pack("<I", len(data))
+    for page in range(pages):
+        start = 8 + 16 * page
+        data[start : start + 2] = struct.pack("<H", tags)
+        after = start + 2 + 12 * tags
+        data[after : after + 4] = struct.pack("<I", start + 16)
+    assert f"more than {limits.MAX_ENTRIES}" in refused(bytes(data) + first)
+
+
 def test_pages_that_go_round_are_counted_once(tmp_path: Path):
     data = bytearray(encoded("TIFF"))
     first = struct.unpack("<I", data[4:8])[0]
