@@ -138,7 +138,9 @@ class _Source:
         turned = probed.format in TURNED_BY_DECODER
         size = probed.size if turned else header.size
         self._raster = decode(stream, probed.format, size, need)
-        self._shrink = max(1, round(size.width / self._raster.width))
+        # Only a JPEG is decoded smaller; a GIF's size is that of all frames, its raster of the first.
+        drafted = probed.format == "jpg"
+        self._shrink = max(1, round(size.width / self._raster.width)) if drafted else 1
         self._upright, self._edited = probed.size, edited
         self._orientation = None if turned else _UPRIGHT.get(probed.orientation)
         self._rotation = _CLOCKWISE.get(edit.rotation)

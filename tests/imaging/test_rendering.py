@@ -380,6 +380,19 @@ def test_the_first_frame_stands_for_all(tmp_path: Path):
         assert close(full(path).convert("RGB").getpixel((10, 10)), CORNERS[0], 12), form
 
 
+def test_a_later_frame_outside_of_a_gifs_screen_does_not_shrink_the_first(tmp_path: Path):
+    """The union of all frames is twice as wide as what Pillow gives for the first."""
+    data = saved(tmp_path / "x", corners(100, 100).quantize(4), "GIF").read_bytes()
+    frame = data.index(b",\0\0\0\0")
+    later = b"," + struct.pack("<HH", 100, 0) + data[frame + 5 : -1]
+    path = tmp_path / "later"
+    path.write_bytes(data[:-1] + later + b";")
+    assert probe(path, LIMITS).frames == 2
+    seen = full(path)
+    assert seen.size == (100, 100)
+    assert seen_corners(seen) == [0, 1, 2, 3]
+
+
 def test_an_mpo_is_a_jpeg(tmp_path: Path):
     path = saved(
         tmp_path / "x", corners(), "MPO", save_all=True, append_images=[Image.new("RGB", (96, 64))]
