@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import BinaryIO
 
@@ -112,9 +112,9 @@ _KEPT = {"L", "LA", "RGB", "RGBA", "CMYK", "LAB"}
 def _eight_bit(image: Image.Image) -> Image.Image:
     key = image.info.get("transparency")
     if image.mode.startswith("I;16"):
-        return _sixteen_bit(image, key)
+        return _with_profile(_black_is_zero(_sixteen_bit(image, key), image), image)
     if image.mode in ("I", "F"):
-        return _stretched(image)
+        return _black_is_zero(_stretched(image), image)
     if image.mode == "CMYK" and image.format in _JPEGS and "adobe" not in image.info:
         return _with_profile(ImageChops.invert(image), image)  # Pillow takes Adobe's for granted
     if image.mode in _KEPT and key is None:
@@ -129,11 +129,12 @@ def _eight_bit(image: Image.Image) -> Image.Image:
 
 def _sixteen_bit(image: Image.Image, key: int | None) -> Image.Image:
     whole = image if image.mode == "I;16" else image.convert("I")
-    grey = whole.point(lambda value: value * (1 / 256)).convert("L")
+    gain = 1 / 16 if _tags(image).get(TiffImagePlugin.BITSPERSAMPLE) == (12,) else 1 / 256
+    grey = whole.point(lambda value: value * gain).convert("L")
     if key is not None:
         shown = ImageMath.lambda_eval(lambda of: (of["im"] != key) * 255, im=image.convert("I"))
         grey.putalpha(shown.convert("L"))
-    return _with_profile(grey, image)
+    return grey
 
 
 def _stretched(image: Image.Image) -> Image.Image:
@@ -145,6 +146,17 @@ def _stretched(image: Image.Image) -> Image.Image:
         raise ValueError("a pixel is not finite")
     gain = 255 / (high - low) if high > low else 0.0
     return image.convert("F").point(lambda value: value * gain + -low * gain).convert("L")
+
+
+def _tags(image: Image.Image) -> Mapping[int, object]:
+    return image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
+
+
+def _black_is_zero(grey: Image.Image, image: Image.Image) -> Image.Image:
+    """Grey of a TIFF in which white is 0; Pillow turns that round itself only up to 8 bits."""
+    tags = _tags(image)
+    negative = tags and tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION, 0) == 0
+    return ImageChops.invert(grey) if negative else grey
 
 
 def _with_profile(result: Image.Image, source: Image.Image) -> Image.Image:

@@ -167,6 +167,32 @@ def _directory(fields: list[Field], start: int) -> bytes:
     return struct.pack("<H", len(fields)) + entries + b"\0\0\0\0" + values
 
 
+def tiff(
+    planes: list[bytes], size: tuple[int, int], photo: int, bits: tuple[int, ...], *more: Field
+) -> bytes:
+    """A TIFF of raw pixels, little-endian: one strip, or one for each plane."""
+    starts = [sum(map(len, planes[:index])) for index in range(len(planes))]
+
+    def block(start: int) -> bytes:
+        return exif(
+            sorted(
+                [
+                    *(shorts(tag, side) for tag, side in zip((0x100, 0x101), size, strict=True)),
+                    shorts(0x102, *bits),
+                    shorts(0x103, 1),
+                    shorts(0x106, photo),
+                    longs(0x111, *(start + place for place in starts)),
+                    shorts(0x115, len(bits)),
+                    longs(0x117, *map(len, planes)),
+                    shorts(0x11C, min(len(planes), 2)),
+                    *more,
+                ]
+            )
+        )
+
+    return block(len(block(0))) + b"".join(planes)
+
+
 def jpeg_with_exif(block: bytes, picture: Image.Image | None = None) -> bytes:
     """A JPEG whose EXIF segment holds exactly these bytes."""
     output = io.BytesIO()

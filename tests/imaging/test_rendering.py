@@ -33,6 +33,7 @@ from tests.imaging.pictures import (
     seen_corners,
     shorts,
     stored,
+    tiff,
 )
 from tests.servers.need import need_module
 
@@ -371,6 +372,22 @@ def test_every_mode_of_a_tiff_is_shown(tmp_path: Path, mode: str):
         picture = grey.convert("I").point(lambda value: value * 257).convert("I;16")
     seen = full(saved(tmp_path / "x", picture, "TIFF")).convert("L")
     assert seen.getpixel((32, 60)) > seen.getpixel((32, 3)) + 60
+
+
+@pytest.mark.parametrize(
+    ("photo", "bits", "kind", "pixels"),
+    [
+        (1, 12, 1, bytes.fromhex("00040F80FFFF")),
+        (1, 16, 1, struct.pack("<4H", 0, 0x40FF, 0x80FF, 0xFFFF)),
+        (0, 16, 1, struct.pack("<4H", 0xFFFF, 0xBF00, 0x7F00, 0)),
+        (0, 32, 3, struct.pack("<4f", 1.0, 1 - 64 / 255, 1 - 128 / 255, 0.0)),
+    ],
+)
+def test_grey_of_any_depth_is_as_light_as_it_says(tmp_path: Path, photo, bits, kind, pixels):
+    path = tmp_path / "x.tif"
+    path.write_bytes(tiff([pixels], (4, 1), photo, (bits,), shorts(0x153, kind)))
+    found = pictures(path, WHOLE, [FULL], LIMITS)["full"]
+    assert list(found.tobytes()) == [0, 64, 128, 255]
 
 
 def test_the_first_frame_stands_for_all(tmp_path: Path):
