@@ -27,6 +27,7 @@ from PIL import (
 from imageapi.errors import UndecodablePicture
 from imageapi.geometry import CropFault, Size
 from imageapi.imaging.limits import Limits
+from imageapi.imaging.tiff import Tiff
 
 _PILLOW = {
     "jpg": "JPEG",
@@ -96,14 +97,32 @@ def decode(stream: BinaryIO, kind: str, size: Size, scale: float) -> Image.Image
     Raises:
         UndecodablePicture: inside `decoding`.
     """
-    stream.seek(0)
-    with Image.open(stream, formats=(_PILLOW[kind],)) as image:
+    with _opened(stream, kind) as image:
         if kind != "gif" and image.size != size:  # a GIF's frames may widen its screen
             raise UndecodablePicture("The picture is broken: its headers disagree on its size.")
         if kind == "jpg" and scale < 1:
             image.draft("RGB", (math.ceil(size.width * scale), math.ceil(size.height * scale)))
         image.load()
         return _eight_bit(image)
+
+
+def _opened(stream: BinaryIO, kind: str) -> ImageFile.ImageFile:
+    planes = kind == "tiff" and _in_planes(stream)
+    # Pillow's own reader takes each plane for 8 bits a pixel, whatever it has; libtiff's does not,
+    # but puts the alpha of grey where none is looked for.
+    TiffImagePlugin.READ_LIBTIFF = planes
+    stream.seek(0)
+    image = Image.open(stream, formats=(_PILLOW[kind],))
+    if planes and len(image.getbands()) == 2:
+        raise UndecodablePicture("A TIFF with grey and alpha in two planes is not accepted.")
+    return image
+
+
+def _in_planes(stream: BinaryIO) -> bool:
+    file = Tiff(stream)
+    tags, _ = file.directory(file.first)
+    layout = tags.get(TiffImagePlugin.PLANAR_CONFIGURATION)
+    return layout is not None and file.numbers(layout, 1) == [2]
 
 
 _KEPT = {"L", "LA", "RGB", "RGBA", "CMYK", "LAB"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import struct
+import zlib
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from imageapi import geometry
+from imageapi.errors import UndecodablePicture
 from imageapi.geometry import Box, Crop, CropFault, Edit, Rendition, Size
 from imageapi.imaging import boxes, rendering
 from imageapi.imaging.limits import Limits
@@ -388,6 +390,42 @@ def test_grey_of_any_depth_is_as_light_as_it_says(tmp_path: Path, photo, bits, k
     path.write_bytes(tiff([pixels], (4, 1), photo, (bits,), shorts(0x153, kind)))
     found = pictures(path, WHOLE, [FULL], LIMITS)["full"]
     assert list(found.tobytes()) == [0, 64, 128, 255]
+
+
+def planes(values: list[int], depth: str) -> list[bytes]:
+    return [struct.pack(f"<4{depth}", *[value] * 4) for value in values]
+
+
+@pytest.mark.parametrize(
+    ("photo", "stored", "depth", "extra", "expected"),
+    [
+        (2, [0x1122, 0x80FF, 0xFFFF], "H", [], (0x11, 0x80, 0xFF)),
+        (2, [0x1122, 0x80FF, 0xFFFF, 0x20FF], "H", [2], (0x11, 0x80, 0xFF, 0x20)),
+        (5, [0, 0xFFFF, 0xFFFF, 0], "H", [], (255, 0, 0)),
+        (2, [0x11, 0x80, 0xFF], "B", [], (0x11, 0x80, 0xFF)),
+        (2, [0x11, 0x80, 0xFF, 0x20], "B", [0], (0x11, 0x80, 0xFF)),
+    ],
+)
+def test_a_tiff_of_planes_is_put_together(tmp_path, photo, stored, depth, extra, expected):
+    bits = (16 if depth == "H" else 8,) * len(stored)
+    more = [shorts(0x152, *extra)] if extra else []
+    path = tmp_path / "x.tif"
+    path.write_bytes(tiff(planes(stored, depth), (2, 2), photo, bits, *more))
+    seen = pictures(path, WHOLE, [FULL], LIMITS)["full"]
+    seen = seen.convert("RGBA" if len(expected) == 4 else "RGB")
+    assert seen.getcolors() == [(4, expected)]
+
+
+@pytest.mark.parametrize("compression", [1, 8])
+def test_grey_and_alpha_in_planes_are_refused_rather_than_mixed_up(tmp_path: Path, compression):
+    pixels = planes([0x11, 0x80], "B")
+    pixels = pixels if compression == 1 else list(map(zlib.compress, pixels))
+    data = tiff(pixels, (2, 2), 1, (8, 8), shorts(0x152, 2))
+    packed = struct.pack("<HHIHH", 0x103, 3, 1, compression, 0)
+    path = tmp_path / "x.tif"
+    path.write_bytes(data.replace(struct.pack("<HHIHH", 0x103, 3, 1, 1, 0), packed))
+    with pytest.raises(UndecodablePicture, match="two planes"):
+        render(path, WHOLE, ALL, LIMITS)
 
 
 def test_the_first_frame_stands_for_all(tmp_path: Path):
