@@ -102,6 +102,8 @@ def decode(stream: BinaryIO, kind: str, size: Size, scale: float) -> Image.Image
             raise UndecodablePicture("The picture is broken: its headers disagree on its size.")
         if kind == "jpg" and scale < 1:
             image.draft("RGB", (math.ceil(size.width * scale), math.ceil(size.height * scale)))
+        if kind == "png":
+            _fit_key(image)
         image.load()
         return _eight_bit(image)
 
@@ -116,6 +118,21 @@ def _opened(stream: BinaryIO, kind: str) -> ImageFile.ImageFile:
     if planes and len(image.getbands()) == 2:
         raise UndecodablePicture("A TIFF with grey and alpha in two planes is not accepted.")
     return image
+
+
+_STEPS = {"L;2": (0x3, 85), "L;4": (0xF, 17)}
+"""Which bits of a PNG's sample count, and what Pillow multiplies it by to make 8 bits of them."""
+
+
+def _fit_key(image: ImageFile.ImageFile) -> None:
+    """Bring a PNG's transparent colour to the depth of the pixels; Pillow leaves it as it is stored."""
+    key, raw = image.info.get("transparency"), str(image.tile[0].args)
+    if isinstance(key, tuple):
+        deep = raw == "RGB;16B"
+        image.info["transparency"] = tuple(value >> 8 if deep else value & 0xFF for value in key)
+    elif raw in _STEPS and key is not None:
+        mask, step = _STEPS[raw]
+        image.info["transparency"] = (key & mask) * step
 
 
 def _in_planes(stream: BinaryIO) -> bool:
@@ -138,8 +155,6 @@ def _eight_bit(image: Image.Image) -> Image.Image:
         return _with_profile(ImageChops.invert(image), image)  # Pillow takes Adobe's for granted
     if image.mode in _KEPT and key is None:
         return image
-    if isinstance(key, tuple) and max(key) > 255:  # of 16 bits, while the pixels have 8 by now
-        image.info["transparency"] = tuple(value >> 8 for value in key)
     if image.mode == "1" and key is None:
         return image.convert("L")
     alpha = image.mode in ("PA", "RGBa") or key is not None
