@@ -19,7 +19,7 @@ from PIL import (
     ImageChops,
     ImageFile,
     ImageMath,
-    MpoImagePlugin,
+    MpoImagePlugin,  # noqa: F401 (JPEG's plugin imports it when it meets one, which is too late)
     TiffImagePlugin,
     WebPImagePlugin,
 )
@@ -38,7 +38,6 @@ _PILLOW = {
     "tiff": TiffImagePlugin.TiffImageFile.format,
     "heic": "HEIF",
 }
-_JPEGS = {"JPEG", MpoImagePlugin.MpoImageFile.format}
 Image.preinit()  # the other plugins: once a decoder's process is locked, nothing can be imported
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # as many pictures are decoded at once as there are cores
 TURNED_BY_DECODER = {"tiff", "heic"}
@@ -151,8 +150,6 @@ def _eight_bit(image: Image.Image) -> Image.Image:
         return _with_profile(_black_is_zero(_sixteen_bit(image, key), image), image)
     if image.mode in ("I", "F"):
         return _black_is_zero(_stretched(image), image)
-    if image.mode == "CMYK" and image.format in _JPEGS and "adobe" not in image.info:
-        return _with_profile(ImageChops.invert(image), image)  # Pillow takes Adobe's for granted
     if image.mode in _KEPT and key is None:
         return image
     if image.mode == "1" and key is None:

@@ -84,6 +84,11 @@ def test_it_answers_with_the_same_errors(picture: Path, tmp_path: Path):
     assert caught.value.field == "crop_w"
 
 
+def test_an_mpo_is_decoded_where_nothing_can_be_imported_any_more(tmp_path: Path):
+    more = {"save_all": True, "append_images": [corners()]}
+    assert imaging.take_in(saved(tmp_path / "x", corners(), "MPO", **more), ALL, LIMITS)
+
+
 def test_small_files_of_the_corpus_come_out_the_same(shared: Path):
     for row in rows():
         if row.expected == "accept" and row.path.stat().st_size < 30_000:
