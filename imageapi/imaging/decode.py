@@ -101,6 +101,7 @@ def decode(stream: BinaryIO, kind: str, size: Size, scale: float) -> Image.Image
             raise UndecodablePicture("The picture is broken: its headers disagree on its size.")
         if kind == "jpg" and scale < 1:
             image.draft("RGB", (math.ceil(size.width * scale), math.ceil(size.height * scale)))
+        image.info.pop("xmp", None)  # by which Pillow would turn a TIFF that has no tag for that
         if kind == "png":
             _fit_key(image)
         image.load()

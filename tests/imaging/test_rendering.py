@@ -441,6 +441,20 @@ def test_grey_and_alpha_in_planes_are_refused_rather_than_mixed_up(tmp_path: Pat
         render(path, WHOLE, ALL, LIMITS)
 
 
+XMP = b'<rdf:Description tiff:Orientation="6"/>'
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+def test_a_tiff_is_not_turned_by_its_xmp(tmp_path: Path, compression: str | None):
+    path = tmp_path / "x.tif"
+    corners(90, 60).save(path, "TIFF", tiffinfo={700: XMP}, compression=compression)
+    with Image.open(path) as picture:
+        assert picture.info["xmp"] == XMP
+        assert ImageOps.exif_transpose(picture).size == (60, 90)  # unlike libvips and browsers
+    assert probe(path, LIMITS).size == (90, 60)
+    assert seen_corners(full(path)) == [0, 1, 2, 3]
+
+
 def test_the_first_frame_stands_for_all(tmp_path: Path):
     frames = [Image.new("RGB", (20, 20), colour) for colour in CORNERS]
     for form in ("GIF", "WEBP", "PNG", "AVIF", "TIFF"):
