@@ -104,8 +104,12 @@ def decode(stream: BinaryIO, kind: str, size: Size, scale: float) -> Image.Image
         image.info.pop("xmp", None)  # by which Pillow would turn a TIFF that has no tag for that
         if kind == "png":
             _fit_key(image)
+        shown = _shown(image) if kind == "gif" else None
         image.load()
-        return _eight_bit(image)
+        result = _eight_bit(image)
+        if shown:
+            result.putalpha(shown)
+        return result
 
 
 def _opened(stream: BinaryIO, kind: str) -> ImageFile.ImageFile:
@@ -133,6 +137,19 @@ def _fit_key(image: ImageFile.ImageFile) -> None:
     elif raw in _STEPS and key is not None:
         mask, step = _STEPS[raw]
         image.info["transparency"] = (key & mask) * step
+
+
+def _shown(image: ImageFile.ImageFile) -> Image.Image | None:
+    """Where a GIF's first frame reaches, if not everywhere.
+
+    Browsers show nothing beside it. Pillow does so if a colour is transparent, else it paints its first.
+    """
+    reach = image.tile[0].extents
+    if "transparency" in image.info or reach == (0, 0, *image.size):
+        return None
+    shown = Image.new("L", image.size)
+    shown.paste(255, reach)
+    return shown
 
 
 def _in_planes(stream: BinaryIO) -> bool:

@@ -475,6 +475,24 @@ def test_a_later_frame_outside_of_a_gifs_screen_does_not_shrink_the_first(tmp_pa
     assert seen_corners(seen) == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize("mode", ["P", "L"])
+def test_a_gif_shows_nothing_where_its_first_frame_does_not_reach(tmp_path: Path, mode: str):
+    frame = corners(40, 40).quantize(4) if mode == "P" else corners(40, 40).convert("L")
+    data = bytearray(saved(tmp_path / "x", frame, "GIF").read_bytes())
+    data[6:10] = struct.pack("<HH", 60, 50)
+    place = data.index(b",\0\0\0\0") + 1
+    data[place : place + 4] = struct.pack("<HH", 20, 10)
+    path = tmp_path / "small"
+    path.write_bytes(data)
+    seen = full(path)
+    assert seen.size == (60, 50)
+    alpha = seen.getchannel("A")
+    assert alpha.getcolors() == [(60 * 50 - 40 * 40, 0), (40 * 40, 255)]
+    assert alpha.getbbox() == (20, 10, 60, 50)
+    if mode == "P":
+        assert seen_corners(seen.crop(alpha.getbbox())) == [0, 1, 2, 3]
+
+
 def test_an_mpo_is_a_jpeg(tmp_path: Path):
     path = saved(
         tmp_path / "x", corners(), "MPO", save_all=True, append_images=[Image.new("RGB", (96, 64))]
