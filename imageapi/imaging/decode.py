@@ -121,7 +121,17 @@ def _opened(stream: BinaryIO, kind: str) -> ImageFile.ImageFile:
     image = Image.open(stream, formats=(_PILLOW[kind],))
     if planes and len(image.getbands()) == 2:
         raise UndecodablePicture("A TIFF with grey and alpha in two planes is not accepted.")
+    if isinstance(image, WebPImagePlugin.WebPImageFile) and image.mode == "RGB":
+        _show_margin(stream, image)
     return image
+
+
+def _show_margin(stream: BinaryIO, image: WebPImagePlugin.WebPImageFile) -> None:
+    """Keep the alpha of an animated WebP that announces none: its first frame may reach not everywhere."""
+    stream.seek(0)
+    head = stream.read(21)
+    if head[12:16] == b"VP8X" and head[20] & 2:
+        image.rawmode = image._mode = "RGBA"  # noqa: SLF001 (what `load` takes them for)
 
 
 _STEPS = {"L;2": (0x3, 85), "L;4": (0xF, 17)}

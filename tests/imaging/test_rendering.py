@@ -493,6 +493,23 @@ def test_a_gif_shows_nothing_where_its_first_frame_does_not_reach(tmp_path: Path
         assert seen_corners(seen.crop(alpha.getbbox())) == [0, 1, 2, 3]
 
 
+def test_a_webp_shows_nothing_where_its_first_frame_does_not_reach(tmp_path: Path):
+    still = saved(tmp_path / "x", corners(40, 40), "WEBP", lossless=True).read_bytes()
+    three = [n.to_bytes(3, "little") for n in (60 - 1, 50 - 1, 20 // 2, 10 // 2, 39, 39, 100)]
+    parts = [
+        (b"VP8X", b"\2\0\0\0" + three[0] + three[1]),  # animated, and no alpha is announced
+        (b"ANIM", b"\0\0\xff\xff\0\0"),
+        (b"ANMF", b"".join(three[2:]) + b"\0" + still[12:]),
+    ]
+    body = b"".join(kind + struct.pack("<I", len(data)) + data for kind, data in parts)
+    path = tmp_path / "small"
+    path.write_bytes(b"RIFF" + struct.pack("<I", len(body) + 4) + b"WEBP" + body)
+    seen = full(path)
+    alpha = seen.getchannel("A")
+    assert alpha.getcolors() == [(60 * 50 - 40 * 40, 0), (40 * 40, 255)]
+    assert seen_corners(seen.crop(alpha.getbbox())) == [0, 1, 2, 3]
+
+
 def test_an_mpo_is_a_jpeg(tmp_path: Path):
     path = saved(
         tmp_path / "x", corners(), "MPO", save_all=True, append_images=[Image.new("RGB", (96, 64))]
