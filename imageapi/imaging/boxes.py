@@ -85,7 +85,7 @@ class _Meta:
     kinds: dict[int, bytes] = field(default_factory=dict)
     items: dict[int, _Item] = field(default_factory=dict)
     properties: list[tuple[bytes, bytes]] = field(default_factory=list)
-    of_primary: list[int] = field(default_factory=list)
+    associations: list[bytes] = field(default_factory=list)
     data: bytes = b""
 
 
@@ -181,24 +181,31 @@ def _take_properties(data: bytes, meta: _Meta) -> None:
     for kind, content in _boxes(data):
         if kind == b"ipco":
             meta.properties = list(_boxes(content))
-        elif kind == b"ipma" and not meta.of_primary:
-            box = _Reader(content)
-            head = box.number(4)
-            version, wide = head >> 24, head & 1
-            for _ in range(box.number(4)):
-                item = box.number(4 if version else 2)
-                indices = [
-                    box.number(2) & 0x7FFF if wide else box.number(1) & 0x7F
-                    for _ in range(box.number(1))
-                ]
-                if item == meta.primary:
-                    meta.of_primary = indices
+        elif kind == b"ipma":
+            meta.associations.append(content)  # told apart when the primary item is known
+
+
+def _of_primary(meta: _Meta) -> list[int]:
+    """Which properties are the primary item's, counted from 1."""
+    for content in meta.associations:
+        box = _Reader(content)
+        head = box.number(4)
+        version, wide = head >> 24, head & 1
+        for _ in range(box.number(4)):
+            item = box.number(4 if version else 2)
+            indices = [
+                box.number(2) & 0x7FFF if wide else box.number(1) & 0x7F
+                for _ in range(box.number(1))
+            ]
+            if item == meta.primary and indices:
+                return indices
+    return []
 
 
 def _properties(meta: _Meta) -> tuple[Size, int, int | None, bytes]:
     """Size, quarter turns, mirror axis and clean aperture of the primary item."""
     size, turn, mirror, aperture = None, 0, None, b""
-    for index in meta.of_primary:
+    for index in _of_primary(meta):
         if not 1 <= index <= len(meta.properties):
             continue
         kind, content = meta.properties[index - 1]

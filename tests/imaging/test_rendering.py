@@ -112,32 +112,53 @@ def test_a_clean_aperture_is_cut_out_before_the_turn(tmp_path: Path):
     assert seen_corners(full(path)) == [0, 0, 0, 0]
 
 
+@pytest.mark.parametrize("form", ["AVIF", "HEIF"])
+def test_boxes_may_come_in_any_order(tmp_path: Path, form: str):
+    if form == "HEIF":
+        data = heic(corners(), 6)
+    else:
+        data = saved(tmp_path / "x", corners(), "AVIF").read_bytes()
+    start = data.index(b"meta") + 8
+    end = start - 12 + int.from_bytes(data[start - 12 : start - 8], "big")
+    parts = [box(kind, content) for kind, content in boxes._boxes(data[start:end])]
+    parts.sort(key=lambda part: (part[4:8] != b"hdlr", part[4:8] != b"iprp"))
+    path = tmp_path / "other"
+    path.write_bytes(data[:start] + b"".join(parts) + data[end:])
+    assert path.read_bytes().index(b"iprp") < path.read_bytes().index(b"pitm")
+    assert probe(path, LIMITS).size == ((96, 64) if form == "AVIF" else (64, 96))
+    assert full(path).size == probe(path, LIMITS).size
+
+
+def box(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content) + 8) + kind + content
+
+
 def _with_property(data: bytes, kind: bytes, content: bytes) -> bytes:
     """An AVIF or HEIC with one more property of its primary item; offsets into the file move along."""
-    box = struct.pack(">I", len(content) + 8) + kind + content
+    more = box(kind, content)
     ipco, ipma = data.index(b"ipco") - 4, data.index(b"ipma") - 4
     ipco_length = int.from_bytes(data[ipco : ipco + 4], "big")
     count = data[ipma + 8 + 4 + 4 + 2]
     index = _count_boxes(data[ipco + 8 : ipco + ipco_length]) + 1
-    grown = {b"meta": len(box) + 1, b"iprp": len(box) + 1, b"ipco": len(box), b"ipma": 1}
+    grown = {b"meta": len(more) + 1, b"iprp": len(more) + 1, b"ipco": len(more), b"ipma": 1}
     place = data.index(b"iloc") + 4
     result = bytearray(data)
-    for name, more in grown.items():
+    for name, longer in grown.items():
         start = data.index(name) - 4
         result[start : start + 4] = (
-            int.from_bytes(data[start : start + 4], "big") + more
+            int.from_bytes(data[start : start + 4], "big") + longer
         ).to_bytes(4, "big")
     # iloc version 0 with one extent an item: its base of four bytes moves, or its offset if it has none
     base, items = data[place + 5] >> 4, int.from_bytes(data[place + 6 : place + 8], "big")
     for item in range(items):
         start = place + 8 + item * (14 + base) + (4 if base else 6)
-        offset = int.from_bytes(data[start : start + 4], "big") + len(box) + 1
+        offset = int.from_bytes(data[start : start + 4], "big") + len(more) + 1
         result[start : start + 4] = offset.to_bytes(4, "big")
     end = ipma + 8 + 4 + 4 + 2 + 1 + count
     result[ipma + 18] = count + 1
     return bytes(
         result[: ipco + ipco_length]
-        + box
+        + more
         + result[ipco + ipco_length : end]
         + bytes([index | 0x80])
         + result[end:]
