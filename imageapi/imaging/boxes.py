@@ -8,9 +8,11 @@ Source: ISO/IEC 14496-12 (boxes), 23008-12 (items and their properties), AVIF 1.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import BinaryIO, NamedTuple
 
 from imageapi.geometry import Box, Size
@@ -229,10 +231,11 @@ def _clean(aperture: bytes, size: Size) -> Box | None:
     numbers = struct.unpack(">IIIIiIiI", aperture[:32])
     if not all(numbers[1::2]):
         raise broken("its clean aperture is divided by 0")
-    width, height, across, down = (numbers[i] / numbers[i + 1] for i in range(0, 8, 2))
-    left = round((size.width - width) / 2 + across)
-    top = round((size.height - height) / 2 + down)
-    box = Box(left, top, left + round(width), top + round(height))
+    width, height, across, down = (Fraction(*numbers[i : i + 2]) for i in range(0, 8, 2))
+    half = Fraction(1, 2)  # what is rounded down or up is as in libheif, which cuts a HEIC itself
+    left = math.floor((size.width - width) / 2 + across)
+    top = math.floor((size.height - height) / 2 + down + half)
+    box = Box(left, top, left + math.floor(width + half), top + math.floor(height + half))
     if (
         left < 0
         or top < 0

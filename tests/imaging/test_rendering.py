@@ -112,6 +112,34 @@ def test_a_clean_aperture_is_cut_out_before_the_turn(tmp_path: Path):
     assert seen_corners(full(path)) == [0, 0, 0, 0]
 
 
+@pytest.mark.parametrize(
+    ("aperture", "expected"),
+    [
+        ((81, 2, 41, 2, 1, 2, -1, 2), (41, 21)),
+        ((141, 2, 95, 2, 7, 4, 3, 4), (71, 48)),
+        ((40, 1, 20, 1, 1, 2, 1, 2), (40, 20)),
+        ((121, 3, 62, 3, 1, 3, 1, 3), (40, 21)),
+    ],
+)
+def test_an_aperture_of_half_pixels_is_as_large_as_libheif_cuts_it(tmp_path, aperture, expected):
+    path = tmp_path / "x"
+    path.write_bytes(
+        _with_property(heic(corners(), 1), b"clap", struct.pack(">IIIIiIiI", *aperture))
+    )
+    assert probe(path, LIMITS).size == expected
+    assert full(path).size == expected
+
+
+def test_an_aperture_between_two_pixels_is_where_libvips_has_it(tmp_path: Path, vips):
+    noise = Image.effect_noise((96, 64), 90).convert("RGB")
+    data = saved(tmp_path / "x", noise, "AVIF", quality=100).read_bytes()
+    clap = struct.pack(">IIIIiIiI", 41, 1, 21, 1, 0, 1, 0, 1)
+    path = tmp_path / "clap.avif"
+    path.write_bytes(_with_property(data, b"clap", clap))
+    theirs = vips.rendition(path, WHOLE, FULL)
+    assert vips.difference(pictures(path, WHOLE, [FULL], LIMITS)["full"], theirs) < 5
+
+
 @pytest.mark.parametrize("form", ["AVIF", "HEIF"])
 def test_boxes_may_come_in_any_order(tmp_path: Path, form: str):
     if form == "HEIF":
