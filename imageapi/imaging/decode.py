@@ -8,6 +8,7 @@ Source: design §6.
 from __future__ import annotations
 
 import math
+import struct
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -45,7 +46,8 @@ TURNED_BY_DECODER = {"tiff", "heic"}
 
 
 _BROKEN = (
-    OSError, SyntaxError, ValueError, TypeError, ArithmeticError, LookupError, RuntimeError,
+    OSError, SyntaxError, ValueError, TypeError, ArithmeticError, LookupError, RuntimeError, EOFError,
+    struct.error,
 )  # fmt: skip
 """What Pillow and its decoders raise for bytes that they can not make sense of."""
 

@@ -149,11 +149,11 @@ def png(stream: BinaryIO, limits: Limits) -> Header:
         if size is None:
             if kind != b"IHDR" or length != 13:
                 raise broken("it does not start with a header")
-            width, height = struct.unpack(">II", stream.read(8))
+            width, height = struct.unpack(">II", _exactly(stream, stream.tell(), 8))
             check_size(width, height, 1, limits)
             size = Size(width, height)
         elif kind == b"acTL" and length == 8:
-            frames = max(1, struct.unpack(">I", stream.read(4))[0])
+            frames = max(1, struct.unpack(">I", _exactly(stream, stream.tell(), 4))[0])
             check_size(*size, frames, limits)
         elif kind == b"eXIf" and not exif:
             exif = stream.read(min(length, MAX_EXIF_BYTES))

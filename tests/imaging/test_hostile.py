@@ -180,6 +180,12 @@ def test_what_pillow_calls_a_bomb_is_refused(bomb: type[Exception]):
         raise bomb
 
 
+@pytest.mark.parametrize("error", [EOFError, struct.error, KeyError, ZeroDivisionError])
+def test_what_pillow_stumbles_over_is_broken(error: type[Exception]):
+    with pytest.raises(UndecodablePicture, match="broken or cut short"), decoding(LIMITS):
+        raise error
+
+
 def test_pillow_turns_a_tiffs_size_before_it_is_loaded_and_keeps_the_tag(tmp_path: Path):
     """Why the size comes from our own reader: applying the tag once more would lay it down again."""
     path = tmp_path / "x.tif"
@@ -264,6 +270,12 @@ def test_no_picture_is_taken_in_that_is_cut(tmp_path: Path, form: str):
         path.write_bytes(data[:length])
         with pytest.raises((UndecodablePicture, UnsupportedFormat)):
             render(path, Edit(), ALL, LIMITS)
+
+
+@pytest.mark.parametrize("length", range(8, 8 + 25 + 20))
+def test_a_png_may_be_cut_anywhere_in_its_first_chunks(refused, length: int):
+    animated = chunk(b"acTL", struct.pack(">II", 1, 0))
+    assert "broken" in refused(png([b"\0\0\0"], 1, 2, 8, before=animated)[:length])
 
 
 def test_a_jpeg_without_its_end_mark_is_cut(undecodable):
