@@ -155,10 +155,15 @@ def clean(text: str) -> str:
     return _UNTOLD.sub("", text.split("\0", 1)[0])[:MAX_TEXT].rstrip()
 
 
+_TURNING = {3, 4, 8, 9}
+"""Types of an orientation that counts: numbers of two or four bytes, as for Pillow, which turns TIFFs."""
+
+
 def _orientation(tiff: Tiff, image: Mapping[int, Entry]) -> int:
     if tags.ORIENTATION not in image:
         return 1
-    numbers = tiff.numbers(image[tags.ORIENTATION], 1)
+    entry = image[tags.ORIENTATION]
+    numbers = tiff.numbers(entry, 1) if entry.kind in _TURNING else []
     return numbers[0] if numbers and isinstance(numbers[0], int) and 1 <= numbers[0] <= 8 else 1
 
 

@@ -490,6 +490,18 @@ def test_grey_and_alpha_in_planes_are_refused_rather_than_mixed_up(tmp_path: Pat
         render(path, WHOLE, ALL, LIMITS)
 
 
+@pytest.mark.parametrize(
+    ("kind", "value", "turned"),
+    [(1, b"\6", False), (3, b"\6\0", True), (4, b"\6\0\0\0", True), (8, b"\6\0", True)],
+)
+def test_a_tiff_is_turned_by_whole_numbers_of_two_bytes_or_more(tmp_path, kind, value, turned):
+    """By those that Pillow turns it by: one byte is no number for it."""
+    path = tmp_path / "x.tif"
+    path.write_bytes(tiff([b"\x80" * 6], (3, 2), 1, (8,), (0x112, kind, 1, value)))
+    assert probe(path, LIMITS).size == ((2, 3) if turned else (3, 2))
+    assert full(path).size == probe(path, LIMITS).size
+
+
 XMP = b'<rdf:Description tiff:Orientation="6"/>'
 
 
