@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import struct
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import BinaryIO
 
@@ -104,10 +104,14 @@ def decode(stream: BinaryIO, kind: str, size: Size, scale: float) -> Image.Image
         if kind == "jpg" and scale < 1:
             image.draft("RGB", (math.ceil(size.width * scale), math.ceil(size.height * scale)))
         image.info.pop("xmp", None)  # by which Pillow would turn a TIFF that has no tag for that
-        if kind == "png":
-            _fit_key(image)
-        shown = _shown(image) if kind == "gif" else None
+        shown = key = None
+        if kind == "gif":
+            shown = _shown(image)
+        elif kind == "png":
+            key = _fit_key(image)
         image.load()
+        if key:
+            shown = _unlike(key, image, stream)
         result = _eight_bit(image)
         if shown:
             result.putalpha(shown)
@@ -140,15 +144,40 @@ _STEPS = {"L;2": (0x3, 85), "L;4": (0xF, 17)}
 """Which bits of a PNG's sample count, and what Pillow multiplies it by to make 8 bits of them."""
 
 
-def _fit_key(image: ImageFile.ImageFile) -> None:
-    """Bring a PNG's transparent colour to the depth of the pixels; Pillow leaves it as it is stored."""
+def _fit_key(image: ImageFile.ImageFile) -> Sequence[int] | None:
+    """Bring a PNG's transparent colour to the depth of the pixels; Pillow leaves it as it is stored.
+
+    Returns: one of three 16-bit values, for which the pixels have no room.
+    """
     key, raw = image.info.get("transparency"), str(image.tile[0].args)
+    if isinstance(key, tuple) and raw == "RGB;16B":
+        del image.info["transparency"]
+        return key
     if isinstance(key, tuple):
-        deep = raw == "RGB;16B"
-        image.info["transparency"] = tuple(value >> 8 if deep else value & 0xFF for value in key)
+        image.info["transparency"] = tuple(value & 0xFF for value in key)
     elif raw in _STEPS and key is not None:
         mask, step = _STEPS[raw]
         image.info["transparency"] = (key & mask) * step
+    return None
+
+
+def _unlike(key: Sequence[int], image: Image.Image, stream: BinaryIO) -> Image.Image:
+    """Where a PNG of 16 bits has another colour than the transparent one.
+
+    Pillow keeps the upper byte of each value; told the other order of bytes, it gives the lower one.
+    """
+    stream.seek(0)
+    shown = Image.new("L", image.size)
+    with Image.open(stream, formats=("PNG",)) as lower:
+        lower.tile = [tile._replace(args="RGB;16L") for tile in lower.tile]
+        lower.load()
+        for channel, value in zip(
+            "RGB", key, strict=True
+        ):  # one by one, for a picture may be large
+            for half, byte in ((image, value >> 8), (lower, value & 0xFF)):
+                other = half.getchannel(channel).point([255 * (n != byte) for n in range(256)])
+                shown = ImageChops.lighter(shown, other)
+    return shown
 
 
 def _shown(image: ImageFile.ImageFile) -> Image.Image | None:

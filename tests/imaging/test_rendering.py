@@ -418,6 +418,7 @@ def test_sixteen_bits_become_their_upper_eight(tmp_path: Path, colour: int, row:
         (0, 8, b"\x40\x80", struct.pack(">H", 0x1240)),
         (2, 8, b"\1\2\3\1\2\4", struct.pack(">3H", 0x1201, 2, 0x2303)),
         (2, 16, struct.pack(">6H", 100, 100, 100, 25600, 100, 100), struct.pack(">3H", *[100] * 3)),
+        (2, 16, struct.pack(">6H", 100, 100, 100, 100, 101, 100), struct.pack(">3H", *[100] * 3)),
         (2, 16, bytes(range(12)), struct.pack(">3H", 0x0001, 0x0203, 0x0405)),
     ],
 )
