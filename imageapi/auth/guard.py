@@ -323,7 +323,8 @@ def confirming_rename(album_id: int) -> Callable[[orm.Session, str], None]:
     """As `confirming`, with the new id: AccessDenied where the token would gain by it."""
 
     def ask(session: orm.Session, public_id: str) -> None:
-        if not policy.gains_nothing(g.token, _facts(confirm(album_id, session)), public_id):
+        confirm(album_id, session)
+        if not policy.gains_nothing(g.token, public_id):
             raise AccessDenied
 
     return ask

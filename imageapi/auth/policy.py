@@ -149,20 +149,12 @@ def _shared(token: Token, album: AlbumFacts, share: ShareFacts | None) -> frozen
     return (granted(entry) & share.abilities) - {Ability.IMAGE_SHARE}
 
 
-def gains_nothing(token: Token, album: AlbumFacts, public_id: str) -> bool:
-    """Whether `token` may do no more in `album` once that has another id, `public_id`.
+def gains_nothing(token: Token, public_id: str) -> bool:
+    """Whether no other entry of `token` would come to bear on an album that is renamed to `public_id`.
 
-    Entries go by the album's id: another one may apply then, or none, which frees an owner of what
-    the entry withheld. A share's entry is its album's whatever the id.
+    A share's entry is its album's whatever the id.
     """
-    if token.share is not None:
-        return True
-    if public_id in token.entries:
-        return False
-    if album.owner is None or token.user_id != album.owner or album.public_id not in token.entries:
-        return True
-    may = _by_entry(token, album.public_id)
-    return may >= OWNER_ABILITIES and not hides_location(token, album.public_id)
+    return token.share is not None or public_id not in token.entries
 
 
 def hides_location(token: Token, public_id: str) -> bool:

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from imageapi import models
-from imageapi.auth.policy import OWNER_ABILITIES, Ability
+from imageapi.auth.policy import Ability
 from imageapi.extensions import read
 from tests.api.conftest import Api
 from tests.conftest import bearing, jpeg
@@ -88,21 +88,6 @@ def test_a_rename_brings_no_other_entry_of_the_token_to_bear(anna, api):
         renamed = bert.put("/albums/holidays", json={"album": {"public_id": name}})
         assert renamed.status_code == 200, renamed.text
     assert bert.get("/albums/elsewhere").status_code == 404
-
-
-def test_a_rename_frees_no_owner_of_what_the_entry_withholds(anna, api):
-    every = sorted(OWNER_ABILITIES)
-    hidden = {"holidays": {**entries(holidays=every)["holidays"], "hide_location": True}}
-    for abilities in (entries(holidays=["rename"]), entries(holidays=every[1:]), hidden):
-        abilities["holidays"]["Access"]["rename"] = True
-        held = api(user_id="anna", abilities=abilities)
-        assert_denied(held.put("/albums/holidays", json={"album": {"public_id": "b"}}))
-        same = held.put("/albums/holidays", json={"album": {"public_id": "holidays"}})
-        assert same.status_code == 200
-    assert anna.get("/albums/holidays").status_code == 200
-    full = api(user_id="anna", abilities=entries(holidays=every))
-    assert full.put("/albums/holidays", json={"album": {"public_id": "b"}}).status_code == 200
-    assert full.get("/albums/b").status_code == 200
 
 
 def test_a_share_renames_its_album_and_back(anna, api):

@@ -185,7 +185,6 @@ def askers(world: World) -> dict[str, Asker]:
         "owner": asker(ALL - {"image_share"}, "anna"),
         "owner, told all": asker(ALL, "anna", abilities=entry(own, *ALL)),
         "owner, told one": asker({"see"}, "anna", abilities=entry(own, "see")),
-        "owner, told to rename": asker({"rename"}, "anna", abilities=entry(own, "rename")),
         "owner, told nothing": asker(set(), "anna", abilities={own: {}}),
         "another user": asker(None, "eve"),
         "nobody": asker(None),
@@ -280,7 +279,6 @@ class Row:
         listed: out of reach is an empty list, not a 404.
         locates: tells where images were taken by what it is asked, or as bytes: never to those whom the
             location is hidden from.
-        frees: an owner would see after it what the token hides.
         tells: the X-access-* headers that it carries, and the ability that each tells of.
     """
 
@@ -291,7 +289,6 @@ class Row:
     ok: int | Callable[[set[str]], int] = 200
     listed: bool = False
     locates: bool = False
-    frees: bool = False
     tells: dict[str, str] = field(default_factory=dict)
     note: str = ""
 
@@ -354,13 +351,7 @@ ORACLE = [
     Row("images.duplicate", "POST", on_image("/duplicate"), {"image_duplicate"}, 201),
     Row("images.original", "GET", on_image("/original"), {"image_download"}, locates=True),
     Row("albums.show", "GET", on_album(), {"see"}, tells=TELLS_OF_ALBUM),
-    Row(
-        "albums.update",
-        "PUT",
-        a_rename,
-        lambda may, owns: may >= ALL - {"image_share"} if owns else "rename" in may,
-        frees=True,
-    ),
+    Row("albums.update", "PUT", a_rename, {"rename"}),
     Row(
         "albums.delete", "DELETE", on_album(), lambda may, owns: owns and "image_delete" in may, 204
     ),

@@ -39,8 +39,7 @@ def expected(row, asker, which):
         return 401
     if which != "own" or not asker.reaches:
         return 200 if row.listed else 404
-    hidden = asker.hidden and (row.locates or (row.frees and asker.owns))
-    if hidden or not row.permits(asker.may, owns=asker.owns):
+    if not row.permits(asker.may, owns=asker.owns) or (asker.hidden and row.locates):
         return 403
     return row.answers(asker.may)
 

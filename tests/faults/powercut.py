@@ -139,7 +139,8 @@ def _survivors(unsafe: Sequence[Write], choice: random.Random) -> Iterator[Write
     share = choice.random()
     for write in unsafe:
         # The superblock is there once on a disk this small: torn, no boot would find a file system.
-        piece = mounts.BLOCK if write.offset < mounts.BLOCK else SECTOR
+        whole = (write.offset, len(write.data)) == (0, mounts.BLOCK)
+        piece = mounts.BLOCK if whole else SECTOR
         for start in range(0, len(write.data), piece):
             if choice.random() < share:
                 yield Write(write.offset + start, write.data[start : start + piece])

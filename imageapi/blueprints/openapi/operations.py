@@ -191,8 +191,7 @@ OPERATIONS: Mapping[str, Operation] = {
         {200: Said("The album under its new id.", answers.Album)},
         text=(
             "The rule for ids is that of `POST /albums`. Without one, nothing changes. Nobody gains "
-            "rights by it: an id that the token has another entry for is refused (403), and so is an "
-            "owner whose entry for the album allows less than its owner may do without one."
+            "rights by it: an id that the token has another entry for is refused (403)."
         ),
         body=schemas.AlbumBody,
         example={"album": {"public_id": "holidays 2026"}},
