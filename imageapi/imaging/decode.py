@@ -171,9 +171,8 @@ def _unlike(key: Sequence[int], image: Image.Image, stream: BinaryIO) -> Image.I
     with Image.open(stream, formats=("PNG",)) as lower:
         lower.tile = [tile._replace(args="RGB;16L") for tile in lower.tile]
         lower.load()
-        for channel, value in zip(
-            "RGB", key, strict=True
-        ):  # one by one, for a picture may be large
+        # One channel by one, for a picture may be large.
+        for channel, value in zip("RGB", key, strict=True):
             for half, byte in ((image, value >> 8), (lower, value & 0xFF)):
                 other = half.getchannel(channel).point([255 * (n != byte) for n in range(256)])
                 shown = ImageChops.lighter(shown, other)
