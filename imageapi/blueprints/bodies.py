@@ -81,7 +81,7 @@ def _whole(request: Request) -> bytes:
 
 def _json(data: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(data, parse_constant=_refuse)
+        value = json.loads(data, parse_constant=_refuse, object_pairs_hook=_once)
     except ValueError as error:
         raise BadRequest("The body is not JSON.") from error
     except RecursionError as error:
@@ -90,6 +90,13 @@ def _json(data: bytes) -> dict[str, Any]:
         raise BadRequest("The body must be a JSON object.")
     if deeper(value, MAX_DEPTH):
         raise BadRequest(_TOO_DEEP)
+    return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for name, field in pairs:
+        _set(value, name, field, name)
     return value
 
 
@@ -148,7 +155,7 @@ def _within(value: dict[str, Any], outer: str, kind: type, name: str) -> Any:
     return inside
 
 
-def _set(value: dict[str, Any], key: str, text: str, name: str) -> None:
+def _set(value: dict[str, Any], key: str, field: Any, name: str) -> None:
     if key in value:
         raise InvalidFields(errors=[FieldFault(name, "must be there once")])
-    value[key] = text
+    value[key] = field

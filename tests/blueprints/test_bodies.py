@@ -390,3 +390,21 @@ def test_through_gunicorn_no_depth_of_json_is_a_fault_of_ours(served, image, met
             answer = session.request(method, url, data=data, headers=headers, timeout=30)
             statuses.add(answer.status_code)
     assert statuses == {400}
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        (JSON, b'{"rotation": 90, "rotation": 180}'),
+        (JSON, b'{"rotation": 90, "crop": {"x": 1, "x": 1}}'),
+        (URLENCODED, b"rotation=90&rotation=180"),
+    ],
+)
+def test_a_field_is_there_once(send, client, kind, body):
+    headers = bearing(sign({"user_id": "anna"}))
+    image = client.post(
+        f"{API}/albums/holidays/images", data={"file": part(jpeg())}, headers=headers
+    ).json["public_id"]
+    answer = send("PUT", f"/images/{image}", body, kind)
+    assert answer.status_code == 422
+    assert answer.json["errors"][0]["message"] == "must be there once"
