@@ -235,9 +235,16 @@ def transaction() -> Iterator[orm.Session]:
     """
     silence: Silence = current_app.extensions["database_silence"]
     silence.refuse()
-    with (
-        current_app.extensions["database_turn"](),
-        orm.Session(db.engine, expire_on_commit=False) as session,
-        session.begin(),
-    ):
-        yield session
+    try:
+        with (
+            current_app.extensions["database_turn"](),
+            orm.Session(db.engine, expire_on_commit=False) as session,
+            session.begin(),
+        ):
+            yield session
+    except sa.exc.OperationalError:
+        if db.engine.name == "sqlite":
+            # The system may have refused to give up a lock, which SQLite tells nobody: it ends with
+            # the connection, and no other would get it before.
+            db.engine.dispose()
+        raise
