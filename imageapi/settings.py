@@ -178,12 +178,18 @@ def _broker(url: str) -> str:
 def _check_server(url: str, schemes: str) -> None:
     if not re.match(f"({schemes})://", url):
         raise ValidationError("must be the URL of a Redis server, such as redis://host:6379/0.")
+    if not _readable(url):
+        raise ValidationError(
+            "is no URL that can be read: in a password / is written as %2F, [ as %5B, ; as %3B."
+        )
+
+
+def _readable(url: str) -> bool:
     try:
         urlsplit(url).port  # noqa: B018 - what the libraries read, and would show with their complaint
     except ValueError:
-        raise ValidationError(
-            "is no URL that can be read: in a password / is written as %2F, [ as %5B, ; as %3B."
-        ) from None
+        return False
+    return True
 
 
 def _origins(origins: list[str]) -> tuple[str, ...]:
@@ -193,13 +199,8 @@ def _origins(origins: list[str]) -> tuple[str, ...]:
 
 
 def _is_origin(text: str) -> bool:
-    if not re.fullmatch(r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?", text):
-        return False
-    try:
-        urlsplit(text).port  # noqa: B018 - refuses what is no port; urlsplit itself, what is no address
-    except ValueError:
-        return False
-    return True
+    form = r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?"
+    return re.fullmatch(form, text) is not None and _readable(text)
 
 
 def _rate(rate: str) -> str:
